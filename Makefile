@@ -1,0 +1,52 @@
+# Every target makes .venv when it is not there and reuses it afterwards.
+#   make demo ARGS="--seconds 20"      PYTHON=python3.12 make test
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench schemas
+
+help: ## Show this list
+	@echo "Targets; ARGS=\"...\" is passed on, PYTHON=... chooses the Python (3.10 or newer):"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
+
+demo: $(STAMP) ## Watch events go through an embedded broker and a worker
+	@$(BIN)/interest-stream demo $(ARGS)
+
+test: $(STAMP) ## Run all tests; the integration tests start the embedded broker
+	@$(BIN)/python -m pytest tests/unit tests/integration tests/acceptance tests/failures $(ARGS)
+
+lint: $(STAMP) ## Check style, types, the compose file, the Dockerfile and the dashboards
+	@echo "ruff check"; $(BIN)/ruff check .
+	@echo "ruff format"; $(BIN)/ruff format --check .
+	@echo "mypy"; $(BIN)/mypy
+	@echo "compose file"; $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@echo "Dockerfile"; $(BIN)/hadolint --failure-threshold info deploy/Dockerfile
+	@for file in deploy/grafana/dashboards/*.json; do \
+		echo "$$file"; $(BIN)/python -m json.tool "$$file" /dev/null || exit 1; done
+
+bench: $(STAMP) ## Measure the lane beside a stock Faust agent
+	@$(BIN)/python -m tests.benchmarks.throughput $(ARGS)
+
+schemas: $(STAMP) ## Write the JSON Schemas of all messages to deploy/schemas
+	@$(BIN)/python -c 'from pathlib import Path; from stream_app.schemas import export_schemas; \
+		print(*export_schemas(Path("deploy/schemas")), sep="\n")'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+		echo "interest-stream needs Python 3.10 or newer, and $(PYTHON) is not;" \
+			"name one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment;" \
+			"on Debian and Ubuntu install the package python3-venv" >&2; exit 1; }; }
+	@echo "Installing interest-stream into $(VENV); the first time takes some minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[demo,test]'
+	@touch $@

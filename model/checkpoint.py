@@ -1,0 +1,312 @@
+"""A checkpoint directory: weights, vocabulary, frozen statistics and settings of one training.
+
+=====================  ===========================================================================
+model.safetensors      network weights and the arrays of ``Statistics``, named as their fields
+                       (indices as int32)
+config.json            format version, sizes, ``DriftSettings``, ``RankingSettings``, horizon, ...
+vocabulary.json        item and category names in index order
+card.md                data, hash, period, figures: for people
+=====================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from model.errors import CheckpointError, ModelError
+from model.interest_lstm import InterestLSTM, NetworkSize
+from model.state import RATES, row_dtype
+from model.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+TEMPERATURES = 6
+MAX_ITEMS = 2**24
+
+
+@dataclass(frozen=True)
+class DriftSettings:
+    """The threshold of the drift test and what it was calibrated to.
+
+    threshold             alarm when the statistic reaches it
+    average_run_length    mean steps between alarms measured on users with shuffled sessions
+    false_alarms          alarms per 1,000 users and 30 days measured there
+    """
+
+    threshold: float = 4.0
+    average_run_length: float | None = None
+    false_alarms: float | None = None
+
+
+@dataclass(frozen=True)
+class RankingSettings:
+    """Weights that fuse the parts of an item's score; see ranking.py.
+
+    lstm, transition, category, popularity   weight of each part
+    recency                                  factor per step back for the transition part
+    diversity                                score lost per listed item of the same category
+    """
+
+    lstm: float = 1.0
+    transition: float = 1.0
+    category: float = 0.2
+    popularity: float = 0.1
+    recency: float = 0.8
+    diversity: float = 0.0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Frozen counts of the training log (I items, C categories, K neighbours, T top items).
+
+    item_category       (I,) int64     category of an item, 0 = unknown
+    item_log_popularity (I,) float32   log of the item's share of all steps, smoothed
+    neighbour_item      (I, K) int64   items that followed the item, best first, 0 = none
+    neighbour_weight    (I, K) float32 their shares of what followed, recency-weighted
+    category_item       (C, T) int64   most popular items of a category, 0 = none
+    trending_item       (T,) int64     most popular items of the log's last days
+    half_life_s         (R,) float64   half-lives of the decayed counts
+    temperature         (6,) float32   divides category logits, by event-count bucket
+                                       (0-2, 3-5, 6-10, 11-30, 31-100, above 100 events)
+    """
+
+    item_category: np.ndarray
+    item_log_popularity: np.ndarray
+    neighbour_item: np.ndarray
+    neighbour_weight: np.ndarray
+    category_item: np.ndarray
+    trending_item: np.ndarray
+    half_life_s: np.ndarray
+    temperature: np.ndarray
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything the transition and the readouts need of one training.
+
+    version       short hash of the weights and the configuration, as outputs name it
+    number        the same as 32 bits, as rows carry it
+    horizon_s     length of the predicted window in seconds
+    """
+
+    version: str
+    number: int
+    network: InterestLSTM
+    vocabulary: Vocabulary
+    statistics: Statistics
+    drift: DriftSettings
+    ranking: RankingSettings
+    horizon_s: int
+    recommend_every: int = 5
+    top_k: int = 10
+
+    @property
+    def hidden(self) -> int:
+        """Hidden size H."""
+        return self.network.size.hidden
+
+
+def build_checkpoint(
+    network: InterestLSTM,
+    vocabulary: Vocabulary,
+    statistics: Statistics,
+    drift: DriftSettings,
+    ranking: RankingSettings,
+    horizon_s: int,
+    recommend_every: int = 5,
+    top_k: int = 10,
+) -> Checkpoint:
+    """A checkpoint of these parts, named after their content; its network learns no more."""
+    network.eval().requires_grad_(False)
+    parts = (network, vocabulary, statistics, drift, ranking)
+    return renamed(Checkpoint("", 0, *parts, horizon_s, recommend_every, top_k))
+
+
+def renamed(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with version and number computed anew from its content."""
+    digest = _digest(checkpoint)
+    return replace(checkpoint, version=digest[:12], number=int(digest[:8], 16))
+
+
+def save(checkpoint: Checkpoint, directory: Path | str, card: str) -> None:
+    """Writes the four files of a checkpoint directory; equal checkpoints give equal files."""
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        config = {"version": checkpoint.version, **_config(checkpoint)}
+        (directory / "model.safetensors").write_bytes(_tensors(checkpoint))
+        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        (directory / "vocabulary.json").write_text(checkpoint.vocabulary.to_json(), "utf-8")
+        (directory / "card.md").write_text(card, "utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"The checkpoint cannot be written to {directory} ({error.strerror}); "
+            "name a directory that can be written."
+        ) from error
+
+
+def load(directory: Path | str) -> Checkpoint:
+    """The checkpoint of a directory; runs no code from it.
+
+    CheckpointError when a file is missing, of another format version, out of bounds, or when the
+    content is not what its version names.
+    """
+    directory = Path(directory)
+    config = _read_config(directory)
+    names = _read(directory / "vocabulary.json").decode("utf-8", "replace")
+    vocabulary = Vocabulary.from_json(names)
+    try:
+        size = NetworkSize(**config["network"])
+        drift = DriftSettings(**config["drift"])
+        ranking = RankingSettings(**config["ranking"])
+        numbers = [config[name] for name in ("horizon_s", "recommend_every", "top_k")]
+        row_dtype(size.hidden)
+    except (KeyError, TypeError, ValueError, ModelError) as error:
+        raise _damaged(directory, "config.json does not describe a model") from error
+    _check_settings(directory, size, vocabulary, drift, ranking, numbers)
+    try:
+        tensors = load_tensors(_read(directory / "model.safetensors"))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise _damaged(directory, "model.safetensors cannot be read") from error
+    missing = [f.name for f in fields(Statistics) if f.name not in tensors]
+    if missing:
+        raise _damaged(directory, f"model.safetensors lacks {missing[0]}")
+    statistics = Statistics(**{f.name: _widened(tensors.pop(f.name)) for f in fields(Statistics)})
+    _check_statistics(directory, statistics, size)
+    network = _network(directory, size, tensors)
+    parts = (network, vocabulary, statistics, drift, ranking)
+    checkpoint = renamed(Checkpoint("", 0, *parts, *numbers))
+    if checkpoint.version != config["version"]:
+        raise _damaged(directory, f"its content is not that of version {config['version']}")
+    return checkpoint
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "format": FORMAT_VERSION,
+        "network": checkpoint.network.size.to_dict(),
+        "drift": asdict(checkpoint.drift),
+        "ranking": asdict(checkpoint.ranking),
+        "horizon_s": checkpoint.horizon_s,
+        "recommend_every": checkpoint.recommend_every,
+        "top_k": checkpoint.top_k,
+    }
+
+
+def _tensors(checkpoint: Checkpoint) -> bytes:
+    arrays = {k: v.detach().cpu().numpy() for k, v in checkpoint.network.state_dict().items()}
+    for f in fields(Statistics):
+        array = getattr(checkpoint.statistics, f.name)
+        arrays[f.name] = array.astype(np.int32) if array.dtype == np.int64 else array
+    return save_tensors({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.int64) if array.dtype == np.int32 else array
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    digest = sha256(_tensors(checkpoint))
+    digest.update(json.dumps(_config(checkpoint)).encode())
+    digest.update(checkpoint.vocabulary.to_json().encode())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); name a checkpoint directory that "
+            "`interest-stream train` wrote."
+        ) from error
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(_read(directory / "config.json"))
+    except ValueError as error:
+        raise _damaged(directory, "config.json is no JSON") from error
+    if not isinstance(config, dict) or not isinstance(config.get("version"), str):
+        raise _damaged(directory, "config.json does not describe a model")
+    if config.get("format") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"The checkpoint {directory} has format {config.get('format')} and this program reads "
+            f"format {FORMAT_VERSION}; train it again."
+        )
+    return config
+
+
+def _network(directory: Path, size: NetworkSize, tensors: dict[str, np.ndarray]) -> InterestLSTM:
+    with torch.random.fork_rng(devices=[]):
+        network = InterestLSTM(size)
+    try:
+        network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in tensors.items()})
+    except (RuntimeError, TypeError) as error:
+        raise _damaged(directory, "its weights are not of the sizes it states") from error
+    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
+        raise _damaged(directory, "its weights are not finite")
+    network.eval().requires_grad_(False)
+    return network
+
+
+def _check_settings(
+    directory: Path,
+    size: NetworkSize,
+    vocabulary: Vocabulary,
+    drift: DriftSettings,
+    ranking: RankingSettings,
+    numbers: list[Any],
+) -> None:
+    sizes = list(size.to_dict().values())
+    if not all(type(n) is int and 0 < n <= 2**31 for n in [*sizes, *numbers]):
+        raise _damaged(directory, "config.json has a size out of bounds")
+    if size.items > MAX_ITEMS or size.kinds != NetworkSize.kinds:
+        raise _damaged(directory, "config.json has a size out of bounds")
+    wanted = (vocabulary.items, vocabulary.categories, vocabulary.query_buckets)
+    if (size.items, size.categories, size.query_buckets) != wanted:
+        raise _damaged(directory, "vocabulary and network have different sizes")
+    weights = [drift.threshold, *asdict(ranking).values()]
+    stated = [x for x in (drift.average_run_length, drift.false_alarms) if x is not None]
+    if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in [*weights, *stated]):
+        raise _damaged(directory, "config.json has a setting that is no finite number")
+
+
+def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize) -> None:
+    items, categories, s = size.items, size.categories, statistics
+    neighbours = s.neighbour_item.shape[1:]
+    tops = s.trending_item.shape
+    expected: dict[str, tuple[tuple[int, ...], str, int | None]] = {
+        "item_category": ((items,), "int64", categories),
+        "item_log_popularity": ((items,), "float32", None),
+        "neighbour_item": ((items, *neighbours), "int64", items),
+        "neighbour_weight": ((items, *neighbours), "float32", None),
+        "category_item": ((categories, *tops), "int64", items),
+        "trending_item": (tops, "int64", items),
+        "half_life_s": ((RATES,), "float64", None),
+        "temperature": ((TEMPERATURES,), "float32", None),
+    }
+    for name, (shape, dtype, bound) in expected.items():
+        array = getattr(s, name)
+        if array.shape != shape or array.dtype != dtype or len(neighbours) != 1 or len(tops) != 1:
+            raise _damaged(directory, f"{name} is not {dtype} of shape {shape}")
+        if bound is not None and array.size and not (array.min() >= 0 and array.max() < bound):
+            raise _damaged(directory, f"{name} has an index out of bounds")
+        if bound is None and not np.isfinite(array).all():
+            raise _damaged(directory, f"{name} is not finite")
+    if not ((s.half_life_s > 0).all() and (s.temperature > 0).all()):
+        raise _damaged(directory, "a half-life or temperature is not positive")
+
+
+def _damaged(directory: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"The checkpoint {directory} is damaged: {what}; train it again.")

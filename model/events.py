@@ -1,0 +1,84 @@
+"""Events as arrays: what the transition reads, wherever the events come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+import numpy as np
+
+QUERY_TOKENS = 8
+"""Hashed query tokens kept of one search; more are left out."""
+
+
+class EventType(IntEnum):
+    """The input topic an event comes from; also the tie order of the merge."""
+
+    CLICK = 0
+    SEARCH = 1
+    PURCHASE = 2
+
+
+class Kind(IntEnum):
+    """What the user did, as the encoder sees it; 0 is padding."""
+
+    NONE = 0
+    VIEW = 1
+    FAVOURITE = 2
+    CART = 3
+    SEARCH = 4
+    PURCHASE = 5
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """Events of one partition in merged order, one entry per *step*.
+
+    A click or search is one step, a purchase one step per line item; the steps of one event
+    stand together, share its offset and are numbered by ``line``. N steps:
+
+    ==============  =================  ==========================================================
+    user            (N,) int64         index into the StateBatch
+    event_type      (N,) int64         EventType: which of the three input topics
+    offset          (N,) int64         offset in that topic's partition
+    event_hash      (N,) uint64        hash of the event id, never 0
+    time_ms         (N,) int64         event time, milliseconds since the epoch
+    kind            (N,) int64         Kind
+    item            (N,) int64         vocabulary index, 0 = no item
+    category        (N,) int64         vocabulary index, 0 = no category
+    query           (N, 8) int64       hashed tokens of a search, 0 = none
+    line            (N,) int64         0-based line item within the event
+    last_line       (N,) bool          true on the last step of an event
+    ==============  =================  ==========================================================
+    """
+
+    user: np.ndarray
+    event_type: np.ndarray
+    offset: np.ndarray
+    event_hash: np.ndarray
+    time_ms: np.ndarray
+    kind: np.ndarray
+    item: np.ndarray
+    category: np.ndarray
+    query: np.ndarray
+    line: np.ndarray
+    last_line: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, index: np.ndarray | slice) -> EventBatch:
+        """The steps at ``index``, in that order."""
+        return EventBatch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the offsets of a batch belong: written into every row beside the offset.
+
+    epochs      per EventType, a number that changes when the topic is made anew
+    partitions  partition count of the input topics
+    """
+
+    epochs: tuple[int, int, int] = (0, 0, 0)
+    partitions: int = 1

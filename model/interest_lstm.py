@@ -1,0 +1,159 @@
+"""The network: one LSTM step per event, and readouts of the hidden state.
+
+Dimensions: B rows or steps, H hidden size (equal to the embedding size, so that the item
+embeddings can be tied), I items, C categories, Q query buckets, R decay rates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.state import RATES
+
+GAP_BUCKETS = 26
+HOUR_S = 3600
+DAY_S = 86400
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """Sizes of the network; indices 0 of items, categories, kinds and query buckets are padding."""
+
+    items: int
+    categories: int
+    query_buckets: int = 1024
+    hidden: int = 64
+    kinds: int = 6
+
+    def to_dict(self) -> dict[str, int]:
+        """The sizes as plain numbers, for ``config.json``."""
+        return asdict(self)
+
+
+class StepInput(NamedTuple):
+    """What the encoder reads of B steps.
+
+    item, category, kind  (B,) int64 vocabulary indices
+    query                 (B, 8) int64 query buckets, 0 = none
+    gap_s                 (B,) int64 seconds since the user's previous step, 0 for the first
+    time_s                (B,) int64 seconds since the epoch (UTC hour and weekday come from it)
+    """
+
+    item: Tensor
+    category: Tensor
+    kind: Tensor
+    query: Tensor
+    gap_s: Tensor
+    time_s: Tensor
+
+
+class InterestLSTM(nn.Module):
+    """Encoder, LSTM cell and readouts.
+
+    The encoder is the feature network of the article, H = s(W1 X + b1), over a sum of embeddings;
+    the cell is ``torch.nn.LSTMCell``; the readout is LayerNorm(h + embedding of the last step).
+    """
+
+    def __init__(self, size: NetworkSize) -> None:
+        super().__init__()
+        self.size = size
+        hidden = size.hidden
+        self.item = nn.Embedding(size.items, hidden, padding_idx=0)
+        self.category = nn.Embedding(size.categories, hidden, padding_idx=0)
+        self.kind = nn.Embedding(size.kinds, hidden, padding_idx=0)
+        self.query = nn.Embedding(size.query_buckets, hidden, padding_idx=0)
+        self.gap = nn.Embedding(GAP_BUCKETS, hidden)
+        self.hour = nn.Embedding(24, hidden)
+        self.weekday = nn.Embedding(7, hidden)
+        self.feature = nn.Linear(hidden, hidden)
+        self.cell = nn.LSTMCell(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.item_bias = nn.Parameter(torch.zeros(size.items))
+        # category readout: trend + counts + LSTM
+        self.trend = nn.Parameter(torch.zeros(size.categories))
+        self.count_weight = nn.Parameter(torch.zeros(RATES))
+        self.share_weight = nn.Parameter(torch.zeros(RATES))
+        self.seen_weight = nn.Parameter(torch.zeros(()))
+        self.interest = nn.Linear(hidden, hidden)
+        self.activity = nn.Linear(hidden, 1)
+        for table in (self.item, self.category, self.kind, self.query):
+            nn.init.normal_(table.weight, std=0.05)
+            with torch.no_grad():
+                table.weight[0].zero_()
+        for table in (self.gap, self.hour, self.weekday):
+            nn.init.normal_(table.weight, std=0.02)
+        nn.init.zeros_(self.activity.weight)
+
+    def encode(self, x: StepInput) -> Tensor:
+        """Features of B steps, (B, H)."""
+        days = torch.div(x.time_s, DAY_S, rounding_mode="floor")
+        total = (
+            self.item(x.item)
+            + self.category(x.category)
+            + self.kind(x.kind)
+            + self.gap(gap_bucket(x.gap_s))
+            + self.hour(torch.div(x.time_s % DAY_S, HOUR_S, rounding_mode="floor"))
+            + self.weekday((days + 3) % 7)  # day 0 was a Thursday
+        )
+        searches = x.query[:, 0].nonzero().squeeze(1)
+        if len(searches):
+            total = total.index_add(0, searches, self.encode_query(x.query[searches]))
+        features: Tensor = torch.tanh(self.feature(total))  # (B, H)
+        return features
+
+    def encode_query(self, query: Tensor) -> Tensor:
+        """Mean embedding of the query tokens that are there, (B, H)."""
+        count = (query > 0).sum(1, keepdim=True).clamp(min=1)
+        return self.query(query).sum(1) / count
+
+    def input_gates(self, features: Tensor) -> Tensor:
+        """The cell's input half, W_ih x + b_ih + b_hh, (B, 4H): needs no hidden state."""
+        cell = self.cell
+        return nn.functional.linear(features, cell.weight_ih, cell.bias_ih + cell.bias_hh)
+
+    def step(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One LSTM step from the input half of the gates: equals ``torch.nn.LSTMCell``."""
+        gates = gates + nn.functional.linear(h, self.cell.weight_hh)
+        i, f, g, o = gates.chunk(4, dim=1)  # each (B, H)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+    def forward(self, x: StepInput, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of B users from their events: (h, c), each (B, H)."""
+        return self.step(self.input_gates(self.encode(x)), h, c)
+
+    def readout(self, h: Tensor, last_item: Tensor, last_category: Tensor) -> Tensor:
+        """What the heads read, (B, H): a function of the row, as the last step stands in it."""
+        return self.norm(h + self.item(last_item) + self.category(last_category))
+
+    def item_logits(self, out: Tensor) -> Tensor:
+        """Next-item scores over the whole catalogue against the tied embeddings, (B, I)."""
+        return nn.functional.linear(out, self.item.weight, self.item_bias)
+
+    def category_logits(self, out: Tensor, log_counts: Tensor, shares: Tensor) -> Tensor:
+        """Logits that a category is touched within the horizon, (B, C), uncalibrated.
+
+        log_counts  (B, R, C) log(1 + decayed count) per rate
+        shares      (B, R, C) decayed count over the user's total at that rate
+        """
+        counted = torch.einsum("brc,r->bc", log_counts, self.count_weight) + torch.einsum(
+            "brc,r->bc", shares, self.share_weight
+        )
+        seen = (log_counts[:, -1] > 0).to(out.dtype) * self.seen_weight
+        return self.background_logits(out) + counted + seen
+
+    def background_logits(self, out: Tensor) -> Tensor:
+        """The part of the category logits that needs no counts: trend, LSTM, activity, (B, C)."""
+        return nn.functional.linear(
+            self.interest(out), self.category.weight, self.trend
+        ) + self.activity(out)
+
+
+def gap_bucket(gap_s: Tensor) -> Tensor:
+    """log2 bucket of a gap in seconds: 0 for none, 1 for 1 s, ... (integers compare exactly)."""
+    bits = torch.frexp(gap_s.clamp(min=0, max=2**24).to(torch.float64))[1]
+    return bits.clamp(min=0, max=GAP_BUCKETS - 1).to(torch.int64)

@@ -1,0 +1,169 @@
+"""Decayed category counts in the row's slots, and P(category within the horizon | row).
+
+Dimensions: U users of a batch, B rows of one round, R rows read out, C categories, S = 64 slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.blocks import in_blocks
+from model.checkpoint import Checkpoint
+from model.state import RECENT, SLOTS, StateBatch
+
+MAX_COUNT = 2048.0
+EVENT_BUCKETS = np.array([3, 6, 11, 31, 101])
+"""First event count of each temperature bucket after the first."""
+
+Fields = dict[str, np.ndarray]
+"""The row's fields as contiguous arrays of a batch, keyed by field name."""
+
+
+def touch(
+    fields: Fields,
+    user: np.ndarray,
+    category: np.ndarray,
+    time_s: np.ndarray,
+    half_life_s: np.ndarray,
+) -> np.ndarray:
+    """Adds one to the decayed counts of a category of each user and returns its slot.
+
+    user (B,) distinct rows, category (B,) above 0, time_s (B,) the user's clock in seconds.
+    A user with more than 64 categories loses the slot that weighs least at the slowest rate and
+    holds no unit of the drift window. Counts stop at 2,048, where float16 stops counting.
+    """
+    match = fields["slot_category"][user] == category[:, None]  # (B, S)
+    slot = match.argmax(1)
+    missing = np.flatnonzero(~match[np.arange(len(user)), slot])
+    if len(missing):
+        slot[missing] = _take_slots(
+            fields, user[missing], category[missing], time_s[missing], half_life_s
+        )
+    age_s = time_s - fields["slot_time_s"][user, slot].astype(np.int64)
+    decay = np.exp2(-age_s[:, None] / half_life_s)  # (B, R)
+    counts = fields["slot_count"][user, :, slot].astype(np.float64) * decay + 1.0
+    fields["slot_count"][user, :, slot] = np.minimum(counts, MAX_COUNT).astype(np.float16)
+    fields["slot_time_s"][user, slot] = time_s
+    return slot
+
+
+def _take_slots(
+    fields: Fields,
+    user: np.ndarray,
+    category: np.ndarray,
+    time_s: np.ndarray,
+    half_life_s: np.ndarray,
+) -> np.ndarray:
+    """A slot for a category that has none: a free one, else the lightest that may go."""
+    free = fields["slot_category"][user] == 0  # (B, S)
+    slot = free.argmax(1)
+    full = np.flatnonzero(~free[np.arange(len(user)), slot])
+    if len(full):
+        rows = user[full]
+        age_s = time_s[full, None] - fields["slot_time_s"][rows].astype(np.int64)  # (F, S)
+        weight = fields["slot_count"][rows, -1].astype(np.float64) * np.exp2(
+            -age_s / half_life_s[-1]
+        )
+        in_window = np.zeros((len(rows), SLOTS), dtype=bool)
+        units = fields["units"][rows].astype(np.int64)
+        for position in range(fields["unit_slot"].shape[1]):
+            held = np.flatnonzero(position < units)
+            in_window[held, fields["unit_slot"][rows[held], position] % SLOTS] = True
+        weight[in_window] = np.inf
+        slot[full] = weight.argmin(1)
+    fields["slot_category"][user, slot] = category
+    fields["slot_count"][user, :, slot] = 0
+    fields["slot_units"][user, slot] = 0
+    fields["slot_time_s"][user, slot] = time_s
+    fields["session_mask"][user] &= ~(np.uint64(1) << slot.astype(np.uint64))
+    return slot
+
+
+def decayed_counts(rows: StateBatch, now_s: np.ndarray, half_life_s: np.ndarray) -> np.ndarray:
+    """Counts of every slot at ``now_s`` (R,) seconds: (R, rates, S) float32."""
+    age_s = np.maximum(now_s[:, None] - rows["slot_time_s"].astype(np.int64), 0)  # (R, S)
+    decay = np.exp2(-age_s[:, None, :] / half_life_s[:, None])  # (R, rates, S)
+    return (rows["slot_count"].astype(np.float64) * decay).astype(np.float32)
+
+
+def last_step(rows: StateBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Item and category of the last step of each row, 0 where there is none."""
+    position = (rows["steps"].astype(np.int64) - 1) % RECENT
+    index = np.arange(len(rows))
+    item = rows["recent_item"][index, position].astype(np.int64)
+    category = rows["recent_category"][index, position].astype(np.int64)
+    return item, category
+
+
+def hidden_readout(rows: StateBatch, checkpoint: Checkpoint) -> np.ndarray:
+    """What the heads read of each row, (R, H) float32."""
+    item, category = last_step(rows)
+    return in_blocks(checkpoint.network.readout, rows["h"].astype(np.float32), item, category)
+
+
+def category_logits(
+    rows: StateBatch, out: np.ndarray, now_s: np.ndarray, checkpoint: Checkpoint
+) -> np.ndarray:
+    """Calibrated logits that each category is touched within the horizon, (R, C) float32.
+
+    The sum of trend, LSTM and counts (``InterestLSTM.category_logits``), with the counts added
+    only where a slot holds one, divided by the temperature of the user's event-count bucket.
+    """
+    network = checkpoint.network
+    logits = in_blocks(network.background_logits, out)  # (R, C)
+    counts = decayed_counts(rows, now_s, checkpoint.statistics.half_life_s)  # (R, rates, S)
+    held = rows["slot_category"] > 0
+    counts *= held[:, None, :]
+    total = np.maximum(counts.sum(2, keepdims=True), 1e-9)
+    count_weight = network.count_weight.detach().numpy()
+    share_weight = network.share_weight.detach().numpy()
+    part = (np.log1p(counts) * count_weight[:, None]).sum(1)  # (R, S)
+    part += (counts / total * share_weight[:, None]).sum(1)
+    part += np.where(counts[:, -1] > 0, np.float32(network.seen_weight.detach()), np.float32(0))
+    part[~held] = 0
+    logits[np.arange(len(rows))[:, None], rows["slot_category"]] += part
+    bucket = np.searchsorted(EVENT_BUCKETS, rows["events"], side="right")
+    return logits / checkpoint.statistics.temperature[bucket][:, None]
+
+
+def category_probabilities(
+    rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint
+) -> np.ndarray:
+    """P(category touched within the horizon after ``now_ms`` | row), (R, C); column 0 is 0."""
+    out = hidden_readout(rows, checkpoint)
+    logits = category_logits(rows, out, now_ms // 1000, checkpoint)
+    probabilities = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+    probabilities[:, 0] = 0.0
+    return probabilities
+
+
+@dataclass(frozen=True)
+class Interests:
+    """The likeliest categories of R rows, best first, each (R, K).
+
+    uncertainty is the entropy of the probability in bits: 0 sure, 1 open.
+    """
+
+    category: np.ndarray
+    probability: np.ndarray
+    uncertainty: np.ndarray
+
+
+def top_interests(logits: np.ndarray, named: np.ndarray, k: int) -> Interests:
+    """The k likeliest of the ``named`` (C,) categories; ties go to the lower index."""
+    masked = np.where(named, logits, -np.inf)
+    k = min(k, int(named.sum()))
+    top = (
+        np.argpartition(-masked, k - 1, axis=1)[:, :k]
+        if k
+        else np.zeros((len(logits), 0), np.int64)
+    )
+    top.sort(axis=1)
+    order = np.argsort(-np.take_along_axis(masked, top, 1), axis=1, kind="stable")
+    category = np.take_along_axis(top, order, 1)
+    p = 1.0 / (1.0 + np.exp(-np.take_along_axis(masked, category, 1).astype(np.float64)))
+    clipped = np.clip(p, 1e-12, 1 - 1e-12)
+    entropy = -(clipped * np.log2(clipped) + (1 - clipped) * np.log2(1 - clipped))
+    return Interests(category, p, entropy)

@@ -1,0 +1,146 @@
+"""The row: everything that is known about one user, in a fixed number of bytes.
+
+Byte layout of version 1 for hidden size H = 64 (offsets grow with H; little endian, every field
+on a multiple of its item size):
+
+======================  ===============  ======  ==================================================
+field                   type             bytes   meaning
+======================  ===============  ======  ==================================================
+last_time_ms            int64                 8  latest event time seen
+session_mask            uint64                8  slots touched in the running session, one bit each
+offset                  int64 x 3            24  last applied offset per input topic, -1 = none
+event_hash              uint64 x 16         128  ring of the last applied events' id hashes
+epoch                   uint32 x 3           12  epoch of the input topic each offset belongs to
+checkpoint              uint32                4  which weights the hidden state belongs to
+events                  uint32                4  applied events
+steps                   uint32                4  applied steps (line items counted)
+drift_steps             uint32                4  steps since the drift test was restarted
+drift_time_s            uint32                4  event time of the last drift alarm, 0 = none
+slot_time_s             uint32 x 64         256  when a slot's counts were last decayed
+recent_item             uint32 x 16          64  ring of the last steps: item
+recent_time_s           uint32 x 16          64  ... event time
+unit_offset             uint32 x 24          96  ring of the last drift units: low 32 bits of offset
+unit_time_s             uint32 x 24          96  ... event time
+version                 uint16                2  layout version
+partitions              uint16                2  partition count of the input topics
+since_recommendation    uint16                2  events since the last recommendation
+drifts                  uint16                2  drift alarms so far
+units                   uint32                4  units since the drift test was restarted
+h, c                    float16 x 2H        256  LSTM state
+anchor_h, anchor_c      float16 x 2H        256  LSTM state before the last (steps mod 16) steps
+slot_category           uint16 x 64         128  category of a slot, 0 = free
+slot_count              float16 x 3 x 64    384  decayed counts per rate
+slot_units              uint16 x 64         128  drift units since the restart, window included
+recent_category         uint16 x 16          32  ring of the last steps: category
+recent_kind             uint8 x 16           16  ... kind; 128 is added when the step was a unit
+recent_slot             uint8 x 16           16  ... slot of the category, 255 = none
+unit_slot               uint8 x 24           24  ring of the last units: slot + 64 * event type
+spare                   uint8 x 4             4  zero; keeps rows of an array on 8-byte borders
+======================  ===============  ======  ==================================================
+
+float16 holds counts up to 2,048 exactly; a count stops growing there.
+Ring positions: event_hash at events mod 16, recent_* at steps mod 16, unit_* at units mod 24.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model.errors import StateError
+
+VERSION = 1
+SLOTS = 64
+RATES = 3
+RECENT = 16
+HASHES = 16
+UNITS = 24
+MAX_ROW_BYTES = 2048
+UNIT_FLAG = 128
+NO_SLOT = 255
+
+StateBatch = np.ndarray
+"""Rows as a structured array of shape (U,) with dtype ``row_dtype(H)``."""
+
+
+def row_dtype(hidden_size: int) -> np.dtype:
+    """The row's dtype for hidden size H; StateError when a row would exceed 2,048 bytes."""
+    hidden = (hidden_size,)
+    dtype = np.dtype(
+        [
+            ("last_time_ms", "<i8"),
+            ("session_mask", "<u8"),
+            ("offset", "<i8", (3,)),
+            ("event_hash", "<u8", (HASHES,)),
+            ("epoch", "<u4", (3,)),
+            ("checkpoint", "<u4"),
+            ("events", "<u4"),
+            ("steps", "<u4"),
+            ("drift_steps", "<u4"),
+            ("drift_time_s", "<u4"),
+            ("slot_time_s", "<u4", (SLOTS,)),
+            ("recent_item", "<u4", (RECENT,)),
+            ("recent_time_s", "<u4", (RECENT,)),
+            ("unit_offset", "<u4", (UNITS,)),
+            ("unit_time_s", "<u4", (UNITS,)),
+            ("units", "<u4"),
+            ("version", "<u2"),
+            ("partitions", "<u2"),
+            ("since_recommendation", "<u2"),
+            ("drifts", "<u2"),
+            ("h", "<f2", hidden),
+            ("c", "<f2", hidden),
+            ("anchor_h", "<f2", hidden),
+            ("anchor_c", "<f2", hidden),
+            ("slot_category", "<u2", (SLOTS,)),
+            ("slot_count", "<f2", (RATES, SLOTS)),
+            ("slot_units", "<u2", (SLOTS,)),
+            ("recent_category", "<u2", (RECENT,)),
+            ("recent_kind", "u1", (RECENT,)),
+            ("recent_slot", "u1", (RECENT,)),
+            ("unit_slot", "u1", (UNITS,)),
+            ("spare", "u1", (4,)),
+        ]
+    )
+    if dtype.itemsize > MAX_ROW_BYTES:
+        raise StateError(
+            f"A row with hidden size {hidden_size} takes {dtype.itemsize} bytes and may take "
+            f"{MAX_ROW_BYTES}; train with a smaller hidden size."
+        )
+    return dtype
+
+
+def new_rows(count: int, hidden_size: int) -> StateBatch:
+    """``count`` rows of users nobody has seen yet."""
+    rows = np.zeros(count, dtype=row_dtype(hidden_size))
+    rows["version"] = VERSION
+    rows["offset"] = -1
+    return rows
+
+
+def pack(rows: StateBatch) -> list[bytes]:
+    """One ``bytes`` per row, as stored and sent to the changelog."""
+    size = rows.dtype.itemsize
+    data = np.ascontiguousarray(rows).tobytes()
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def unpack(values: list[bytes | None], hidden_size: int) -> StateBatch:
+    """Rows from stored values, None giving a new row; StateError when a value is no row of ours."""
+    dtype = row_dtype(hidden_size)
+    size = dtype.itemsize
+    blank = new_rows(1, hidden_size).tobytes()
+    for value in values:
+        if value is not None and len(value) != size:
+            raise StateError(
+                f"A stored row has {len(value)} bytes and the checkpoint's rows have {size}; "
+                "start with the checkpoint the rows were made with."
+            )
+    rows = np.frombuffer(
+        b"".join([blank if value is None else value for value in values]), dtype=dtype
+    ).copy()
+    if len(rows) and (rows["version"] != VERSION).any():
+        raise StateError(
+            f"A stored row has a layout other than version {VERSION}; "
+            "see CHANGELOG.md for what reads it."
+        )
+    return rows

@@ -1,0 +1,390 @@
+"""The pure step over a batch: rows and events in, rows and outputs out.
+
+No clock, no Kafka, no environment. The worker, the back-fill of history, the evaluation on files
+and the tests all call ``transition``; nothing else moves a row.
+
+Dimensions: N steps of the batch, U users, B users of one round (one step each), H hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+from model import drift, interests, ranking
+from model.blocks import BLOCK_SIZES, in_blocks
+from model.checkpoint import Checkpoint
+from model.drift import Change
+from model.events import QUERY_TOKENS, EventBatch, EventType, Kind, Source
+from model.interest_lstm import StepInput
+from model.interests import Fields
+from model.ranking import Recommendations
+from model.state import HASHES, NO_SLOT, RECENT, UNIT_FLAG, StateBatch, new_rows
+
+HIDDEN_LIMIT = 60_000.0
+"""The cell state is kept within what float16 can hold."""
+
+
+class Trigger(IntEnum):
+    """Why a recommendation is emitted; the first that holds."""
+
+    FIRST_EVENT = 0
+    PURCHASE = 1
+    DRIFT = 2
+    INTERVAL = 3
+
+
+@dataclass(frozen=True)
+class Drifts:
+    """Alarms of a batch: M of them.
+
+    step    (M,) index of the step that raised the alarm
+    rows    (M,) the row as it was when the alarm was raised, before the test restarts
+    """
+
+    step: np.ndarray
+    rows: StateBatch
+    changes: list[Change]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a batch gives besides the new rows.
+
+    duplicate        (N,) bool: the step belongs to an event that was applied before
+    drifts           alarms, in step order
+    recommend_step   (R,) index of the step after which a recommendation is emitted
+    trigger          (R,) Trigger
+    rows             (R,) the row right after that step
+    recommendations  the lists, in the same order
+    """
+
+    duplicate: np.ndarray
+    drifts: Drifts
+    recommend_step: np.ndarray
+    trigger: np.ndarray
+    rows: StateBatch
+    recommendations: Recommendations
+
+
+def transition(
+    states: StateBatch, events: EventBatch, source: Source, checkpoint: Checkpoint
+) -> tuple[StateBatch, Outputs]:
+    """Moves U rows by N steps in merged order; the given rows stay as they are.
+
+    An event at or below a row's offset of the same topic epoch, or whose id is among the row's last
+    16, is a repeat: it moves no state. A row's result does not depend on the batch's cut.
+    """
+    fields = {name: states[name].copy() for name in states.dtype.names or ()}
+    _restart_foreign_rows(fields, np.unique(events.user), checkpoint)
+    duplicate = find_duplicates(fields, events, source)
+    _note_offsets(fields, events, source)
+    kept = np.flatnonzero(~duplicate)
+    steps = events if len(kept) == len(events) else events.take(kept)
+    drifts, drift_rows, given, triggers, rows = _apply(fields, steps, checkpoint)
+    moved = _assemble(fields, np.arange(len(states)), states.dtype)
+    now_ms = rows["last_time_ms"]
+    outputs = Outputs(
+        duplicate=duplicate,
+        drifts=Drifts(kept[drifts], drift_rows, [drift.describe(row) for row in drift_rows]),
+        recommend_step=kept[given],
+        trigger=triggers,
+        rows=rows,
+        recommendations=ranking.rank(rows, now_ms, checkpoint, checkpoint.top_k),
+    )
+    return moved, outputs
+
+
+def find_duplicates(fields: Fields, events: EventBatch, source: Source) -> np.ndarray:
+    """True for each step (N,) of an event that its row has applied before."""
+    if len(events) == 0:
+        return np.zeros(0, dtype=bool)
+    first = events.line == 0
+    heads = np.flatnonzero(first)
+    event_of_step = np.cumsum(first) - 1
+    user, kind = events.user[heads], events.event_type[heads]
+    epochs = np.asarray(source.epochs, dtype=np.int64)[kind]
+    known = fields["epoch"][user, kind] == epochs
+    repeat = known & (events.offset[heads] <= fields["offset"][user, kind])
+    fresh = np.flatnonzero(~repeat)
+    ids, owner = events.event_hash[heads][fresh], user[fresh]
+    suspect = (fields["event_hash"][owner] == ids[:, None]).any(1)  # (E, 16)
+    order = np.lexsort((ids, owner))
+    twins = (owner[order][1:] == owner[order][:-1]) & (ids[order][1:] == ids[order][:-1])
+    suspect[order[1:][twins]] = True
+    for row in np.unique(owner[suspect]).tolist():
+        ring = fields["event_hash"][row].tolist()
+        count = int(fields["events"][row])
+        for event in fresh[owner == row].tolist():
+            event_id = int(events.event_hash[heads[event]])
+            if event_id in ring:
+                repeat[event] = True
+            else:
+                ring[count % HASHES] = event_id
+                count += 1
+    return np.asarray(repeat[event_of_step])
+
+
+def _restart_foreign_rows(fields: Fields, user: np.ndarray, checkpoint: Checkpoint) -> None:
+    """Rows of other weights start anew, keeping offsets, event ids and the number of events.
+
+    Their hidden state and category indices mean nothing under this checkpoint.
+    """
+    foreign = user[(fields["checkpoint"][user] != checkpoint.number) & (fields["steps"][user] > 0)]
+    if len(foreign):
+        blank = new_rows(1, checkpoint.hidden)
+        for name, values in fields.items():
+            if name not in (
+                "offset",
+                "epoch",
+                "partitions",
+                "event_hash",
+                "events",
+                "last_time_ms",
+            ):
+                values[foreign] = blank[name][0]
+    fields["checkpoint"][user] = checkpoint.number
+
+
+def _note_offsets(fields: Fields, events: EventBatch, source: Source) -> None:
+    """Writes the highest offset of each topic into the rows, repeats included."""
+    epochs = np.asarray(source.epochs, dtype=np.int64)
+    for kind in EventType:
+        of_kind = np.flatnonzero(events.event_type == kind)
+        user, offset = events.user[of_kind], events.offset[of_kind]
+        known = fields["epoch"][user, kind] == epochs[kind]
+        stored = np.where(known, fields["offset"][user, kind], -1)
+        new = offset > stored
+        # offsets of a topic ascend, and the last assignment of an index holds
+        fields["offset"][user[new], kind] = offset[new]
+        fields["epoch"][user[new], kind] = epochs[kind]
+    fields["partitions"][events.user] = source.partitions
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When each step comes: rounds of at most one step a user, and the users' clocks.
+
+    rounds    index arrays into the steps, one per round
+    clock_ms  (N,) the user's clock after the step: event time that never runs backwards
+    gap_s     (N,) seconds since the user's step before, 0 for the first
+    """
+
+    rounds: list[np.ndarray]
+    clock_ms: np.ndarray
+    gap_s: np.ndarray
+
+
+def schedule(fields: Fields, steps: EventBatch) -> Schedule:
+    count = len(steps)
+    order = np.argsort(steps.user, kind="stable")
+    user = steps.user[order]
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+    segment = np.cumsum(np.r_[False, user[1:] != user[:-1]])
+    rank = np.arange(count) - starts[segment]
+    before = fields["last_time_ms"][user]
+    seen = fields["steps"][user] > 0
+    lift = segment.astype(np.int64) << 43  # above any time in ms: a maximum per user
+    raw = np.maximum(steps.time_ms[order], np.where(seen, before, 0))
+    clock = np.maximum.accumulate(raw + lift) - lift
+    previous = np.r_[0, clock[:-1]]
+    previous[starts] = np.where(seen[starts], before[starts], clock[starts])
+    clock_ms, gap_s = np.empty(count, np.int64), np.empty(count, np.int64)
+    clock_ms[order] = clock
+    gap_s[order] = (clock - previous) // 1000
+    by_rank = order[np.lexsort((order, rank))]
+    sizes = np.bincount(rank)
+    return Schedule(np.split(by_rank, np.cumsum(sizes)[:-1]), clock_ms, gap_s)
+
+
+def _apply(
+    fields: Fields, steps: EventBatch, checkpoint: Checkpoint
+) -> tuple[np.ndarray, StateBatch, np.ndarray, np.ndarray, StateBatch]:
+    """Applies the steps round by round; alarms and recommendations as (step, snapshot of row)."""
+    dtype = new_rows(0, checkpoint.hidden).dtype
+    none = np.zeros(0, np.int64)
+    if len(steps) == 0:
+        return none, np.zeros(0, dtype), none, none, np.zeros(0, dtype)
+    plan = schedule(fields, steps)
+    gates = input_gates(steps, plan.clock_ms, plan.gap_s, checkpoint)  # (N, 4H)
+    pending = np.zeros(len(fields["steps"]), dtype=bool)
+    alarms: list[tuple[np.ndarray, StateBatch]] = []
+    given: list[tuple[np.ndarray, np.ndarray, StateBatch]] = []
+    for index in plan.rounds:
+        user = steps.user[index]
+        time_s = plan.clock_ms[index] // 1000
+        _step_hidden(fields, user, gates[index], checkpoint)
+        slot = step_interests(fields, steps, index, time_s, plan.gap_s[index], pending, checkpoint)
+        step_recent(fields, steps, index, time_s, slot)
+        fields["last_time_ms"][user] = plan.clock_ms[index]
+        ended = np.flatnonzero(steps.last_line[index])
+        if len(ended) == 0:
+            continue
+        at, rows = index[ended], user[ended]
+        _end_event(fields, rows, steps.event_hash[at])
+        alarmed = np.zeros(len(rows), dtype=bool)
+        tested = np.flatnonzero(pending[rows])
+        pending[rows] = False
+        if len(tested):
+            alarmed[tested], _ = drift.check(fields, rows[tested], checkpoint.drift.threshold)
+            if alarmed.any():
+                alarms.append((at[alarmed], _assemble(fields, rows[alarmed], dtype)))
+                drift.restart(fields, rows[alarmed], time_s[ended][alarmed])
+        trigger = _trigger(fields, rows, steps.event_type[at], alarmed, checkpoint.recommend_every)
+        emits = np.flatnonzero(trigger >= 0)
+        if len(emits):
+            fields["since_recommendation"][rows[emits]] = 0
+            given.append((at[emits], trigger[emits], _assemble(fields, rows[emits], dtype)))
+    alarm_steps, alarm_rows = _in_step_order(alarms, dtype)
+    give_steps, give_rows, triggers = none, np.zeros(0, dtype), none
+    if given:
+        give_steps = np.concatenate([part[0] for part in given])
+        order = np.argsort(give_steps, kind="stable")
+        give_steps = give_steps[order]
+        triggers = np.concatenate([part[1] for part in given])[order]
+        give_rows = np.concatenate([part[2] for part in given])[order]
+    return alarm_steps, alarm_rows, give_steps, triggers, give_rows
+
+
+def _in_step_order(
+    parts: list[tuple[np.ndarray, StateBatch]], dtype: np.dtype
+) -> tuple[np.ndarray, StateBatch]:
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0, dtype)
+    steps = np.concatenate([part[0] for part in parts])
+    order = np.argsort(steps, kind="stable")
+    return steps[order], np.concatenate([part[1] for part in parts])[order]
+
+
+def input_gates(
+    steps: EventBatch, clock_ms: np.ndarray, gap_s: np.ndarray, checkpoint: Checkpoint
+) -> np.ndarray:
+    """The input half of the gates of every step, (N, 4H): it needs no hidden state."""
+    network = checkpoint.network
+
+    def gates(*arrays: torch.Tensor) -> torch.Tensor:
+        return network.input_gates(network.encode(StepInput(*arrays)))
+
+    return in_blocks(
+        gates, steps.item, steps.category, steps.kind, steps.query, gap_s, clock_ms // 1000
+    )
+
+
+def _step_hidden(
+    fields: Fields, user: np.ndarray, gates: np.ndarray, checkpoint: Checkpoint
+) -> None:
+    """One LSTM step of B distinct users; the anchor is taken at every 16th step."""
+    at_anchor = user[fields["steps"][user] % RECENT == 0]
+    if len(at_anchor):
+        fields["anchor_h"][at_anchor] = fields["h"][at_anchor]
+        fields["anchor_c"][at_anchor] = fields["c"][at_anchor]
+    hidden = checkpoint.hidden
+
+    def both(gates: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        h, c = checkpoint.network.step(gates, h.float(), c.float())
+        return torch.cat((h, c.clamp(-HIDDEN_LIMIT, HIDDEN_LIMIT)), 1).half()
+
+    moved = in_blocks(both, gates, fields["h"][user], fields["c"][user])  # (B, 2H) float16
+    fields["h"][user] = moved[:, :hidden]
+    fields["c"][user] = moved[:, hidden:]
+
+
+def step_interests(
+    fields: Fields,
+    steps: EventBatch,
+    index: np.ndarray,
+    time_s: np.ndarray,
+    gap_s: np.ndarray,
+    pending: np.ndarray,
+    checkpoint: Checkpoint,
+) -> np.ndarray:
+    """Counts, sessions and drift units of one round: the slot touched, (B,), with 64 added when
+    the step was a unit; 255 where the step has no category."""
+    user = steps.user[index]
+    away = user[gap_s > drift.SESSION_GAP_S]
+    fields["session_mask"][away] = 0
+    fields["drift_steps"][user] += 1
+    noted = np.full(len(user), NO_SLOT, dtype=np.int64)
+    named = np.flatnonzero(steps.category[index] > 0)
+    if len(named):
+        rows, at = user[named], index[named]
+        slot = interests.touch(
+            fields, rows, steps.category[at], time_s[named], checkpoint.statistics.half_life_s
+        )
+        unit = drift.is_unit(fields, rows, slot)
+        drift.add_units(
+            fields,
+            rows[unit],
+            slot[unit],
+            steps.event_type[at][unit],
+            steps.offset[at][unit],
+            time_s[named][unit],
+        )
+        pending[rows[unit]] = True
+        noted[named] = slot + np.where(unit, 64, 0)
+    return noted
+
+
+def step_recent(
+    fields: Fields, steps: EventBatch, index: np.ndarray, time_s: np.ndarray, slot: np.ndarray
+) -> None:
+    """Writes the step into the ring of recent steps."""
+    user = steps.user[index]
+    position = fields["steps"][user] % RECENT
+    unit = (slot >= 64) & (slot != NO_SLOT)
+    fields["recent_item"][user, position] = steps.item[index]
+    fields["recent_time_s"][user, position] = time_s
+    fields["recent_category"][user, position] = steps.category[index]
+    fields["recent_kind"][user, position] = steps.kind[index] + np.where(unit, UNIT_FLAG, 0)
+    fields["recent_slot"][user, position] = np.where(unit, slot - 64, slot)
+    fields["steps"][user] += 1
+
+
+def _end_event(fields: Fields, user: np.ndarray, event_hash: np.ndarray) -> None:
+    """Counts an applied event and remembers its id."""
+    fields["event_hash"][user, fields["events"][user] % HASHES] = event_hash
+    fields["events"][user] += 1
+    since = fields["since_recommendation"][user]
+    fields["since_recommendation"][user] = np.minimum(since, 65534) + 1
+
+
+def _trigger(
+    fields: Fields, user: np.ndarray, event_type: np.ndarray, alarmed: np.ndarray, every: int
+) -> np.ndarray:
+    """Trigger of each row after an event, -1 for none: a function of the row and its event."""
+    trigger = np.full(len(user), -1)
+    trigger[fields["since_recommendation"][user] >= every] = Trigger.INTERVAL
+    trigger[alarmed] = Trigger.DRIFT
+    trigger[event_type == EventType.PURCHASE] = Trigger.PURCHASE
+    trigger[fields["events"][user] == 1] = Trigger.FIRST_EVENT
+    return trigger
+
+
+def _assemble(fields: Fields, user: np.ndarray, dtype: np.dtype) -> StateBatch:
+    rows = np.empty(len(user), dtype=dtype)
+    for name, values in fields.items():
+        rows[name] = values[user]
+    return rows
+
+
+def warm_up(checkpoint: Checkpoint) -> None:
+    """Runs the model once at every block size, readouts and ranking included."""
+    for size in BLOCK_SIZES:
+        ones = np.ones(size, np.int64)
+        events = EventBatch(
+            user=np.arange(size),
+            event_type=ones * EventType.CLICK,
+            offset=np.arange(size),
+            event_hash=np.arange(1, size + 1, dtype=np.uint64),
+            time_ms=ones * 1_700_000_000_000,
+            kind=ones * Kind.VIEW,
+            item=ones,
+            category=ones,
+            query=np.zeros((size, QUERY_TOKENS), np.int64),
+            line=ones * 0,
+            last_line=np.ones(size, dtype=bool),
+        )
+        transition(new_rows(size, checkpoint.hidden), events, Source(), checkpoint)

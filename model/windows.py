@@ -1,0 +1,193 @@
+"""Windows to learn from: what a user's counts are at a time, and what they touch after it.
+
+A *window* stands at a step of a user and a time ``now`` from that step on; its label is the set of
+categories that the user touches within the horizon after it. Only windows that end inside the log
+are used. Dimensions: N steps sorted by user, M windows, R decay rates, E entries over all windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.events import EventBatch
+from model.state import SLOTS
+
+LOOK_BACK_STEPS = 1024
+_CHUNK_ENTRIES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Entries of M windows: window m owns ``start[m]:start[m + 1]``.
+
+    start     (M + 1,) int64
+    category  (E,) int64
+    count     (E, R) float32 decayed counts; (E, 0) for labels
+    """
+
+    start: np.ndarray
+    category: np.ndarray
+    count: np.ndarray
+
+    def of(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(row in ``windows``, category, count) of the entries of some windows."""
+        index, row = ranges(self.start[windows], self.start[windows + 1])
+        return row, self.category[index], self.count[index]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """M windows: ``step`` is the user's last step (index into the sorted steps)."""
+
+    step: np.ndarray
+    now_s: np.ndarray
+    counts: Sparse
+    labels: Sparse
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+def ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All numbers of the ranges start[i]..end[i] in a row, and the i of each."""
+    length = np.maximum(end - start, 0)
+    row = np.repeat(np.arange(len(start)), length)
+    before = np.cumsum(length) - length
+    return np.arange(len(row)) - before[row] + start[row], row
+
+
+class UserSteps:
+    """Steps sorted by user, with each user's clock in seconds that never runs backwards."""
+
+    def __init__(self, steps: EventBatch) -> None:
+        """``steps`` as ``counting.by_user`` gives them."""
+        self.steps = steps
+        user = steps.user
+        self.new_user = np.ones(len(user), dtype=bool)
+        self.new_user[1:] = user[1:] != user[:-1]
+        self.segment = np.cumsum(self.new_user) - 1  # number of the user here
+        self.start = np.append(np.flatnonzero(self.new_user), len(user))  # (U + 1,)
+        lift = self.segment.astype(np.int64) << 43
+        clock_ms = np.maximum.accumulate(np.maximum(steps.time_ms, 0) + lift) - lift
+        self.clock_s = clock_ms // 1000
+        self.gap_s = np.zeros(len(user), dtype=np.int64)
+        self.gap_s[1:] = (clock_ms[1:] - clock_ms[:-1]) // 1000
+        self.gap_s[self.new_user] = 0
+        self._key = self.clock_s + (self.segment << 33)
+
+    def __len__(self) -> int:
+        return len(self.clock_s)
+
+    def last_before(self, now_s: np.ndarray, segment: np.ndarray) -> np.ndarray:
+        """Index of a user's last step at or before a time; one below the user's start if none."""
+        return np.searchsorted(self._key, now_s + (segment << 33), side="right") - 1
+
+    def windows(
+        self,
+        step: np.ndarray,
+        now_s: np.ndarray,
+        half_life_s: np.ndarray,
+        horizon_s: int,
+        categories: int,
+    ) -> Windows:
+        """Counts at ``now_s`` and labels of the horizon after it, for windows at steps."""
+        segment = self.segment[step]
+        first = np.maximum(self.start[segment], step + 1 - LOOK_BACK_STEPS)
+        end = np.searchsorted(self._key, now_s + horizon_s + (segment << 33), side="right")
+        counts = self._entries(first, step + 1, now_s, half_life_s, categories)
+        labels = self._entries(step + 1, end, now_s, np.zeros(0), categories)
+        return Windows(step, now_s, counts, labels)
+
+    def _entries(
+        self,
+        first: np.ndarray,
+        end: np.ndarray,
+        now_s: np.ndarray,
+        half_life_s: np.ndarray,
+        categories: int,
+    ) -> Sparse:
+        """Decayed counts of the distinct categories of steps first..end of each window."""
+        sizes = np.cumsum(np.maximum(end - first, 0))
+        parts, at = [], 0
+        while at < len(first):
+            done = sizes[at - 1] if at else 0
+            stop = max(at + 1, int(np.searchsorted(sizes, done + _CHUNK_ENTRIES)))
+            chosen = slice(at, stop)
+            parts.append(self._part(first[chosen], end[chosen], now_s[chosen], half_life_s))
+            parts[-1] = (parts[-1][0] + at, *parts[-1][1:])
+            at = stop
+        rates = len(half_life_s)
+        window = np.concatenate([p[0] for p in parts]) if parts else np.zeros(0, np.int64)
+        category = np.concatenate([p[1] for p in parts]) if parts else np.zeros(0, np.int64)
+        count = np.concatenate([p[2] for p in parts]) if parts else np.zeros((0, rates), np.float32)
+        start = np.searchsorted(window, np.arange(len(first) + 1))
+        return Sparse(start, category, count)
+
+    def _part(
+        self, first: np.ndarray, end: np.ndarray, now_s: np.ndarray, half_life_s: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        index, window = ranges(first, end)
+        category = self.steps.category[index]
+        kept = category > 0
+        index, window, category = index[kept], window[kept], category[kept]
+        key, where = np.unique(window << 17 | category, return_inverse=True)
+        age_s = now_s[window] - self.clock_s[index]
+        count = np.zeros((len(key), len(half_life_s)), np.float32)
+        for rate, half_life in enumerate(half_life_s):
+            count[:, rate] = np.bincount(where, np.exp2(-age_s / half_life), minlength=len(key))
+        window, category = key >> 17, key & 0x1FFFF
+        if len(half_life_s):  # a row holds so many categories, the heaviest at the slowest rate
+            order = np.lexsort((-count[:, -1], window))
+            place = np.arange(len(key)) - np.searchsorted(window, np.arange(len(first)))[window]
+            held = np.sort(order[place < SLOTS])
+            window, category, count = window[held], category[held], count[held]
+        return window, category, count
+
+
+def draw_windows(
+    users: UserSteps,
+    end_s: int,
+    count: int,
+    half_life_s: np.ndarray,
+    horizon_s: int,
+    categories: int,
+    random: np.random.Generator,
+) -> Windows:
+    """At most ``count`` windows that end by ``end_s``: half at steps, half at any time between.
+
+    A window at a step is what the lane asks for, one at any time is what a forecast asks for.
+    """
+    latest_s = end_s - horizon_s
+    step = np.flatnonzero(users.clock_s <= latest_s)
+    if len(step) == 0:
+        return users.windows(step, step, half_life_s, horizon_s, categories)
+    following = np.full(len(users), np.iinfo(np.int64).max)
+    following[:-1] = np.where(users.new_user[1:], following[:-1], users.clock_s[1:])
+    until = np.minimum(following[step], latest_s)
+    idle = np.minimum(until - users.clock_s[step], 3 * horizon_s)  # one silent user is not all
+    now_s = users.clock_s[step] + (random.random(len(step)) * idle).astype(np.int64)
+    half = min(count // 2, len(step))
+    total = idle.sum()
+    later = np.zeros(0, np.int64)
+    if total > 0:
+        later = random.choice(len(step), min(half, int((idle > 0).sum())), False, idle / total)
+    at_step = random.choice(len(step), half, replace=False)
+    taken = np.zeros(len(step), dtype=bool)
+    taken[later] = True
+    at_step = at_step[~taken[at_step]]
+    now_s[at_step] = users.clock_s[step[at_step]]
+    chosen = np.sort(np.concatenate((later, at_step)))
+    return users.windows(step[chosen], now_s[chosen], half_life_s, horizon_s, categories)
+
+
+def cutoff_windows(
+    users: UserSteps, cutoff_s: int, half_life_s: np.ndarray, horizon_s: int, categories: int
+) -> Windows:
+    """One window at ``cutoff_s`` for each user with a step before it."""
+    segment = np.arange(len(users.start) - 1)
+    step = users.last_before(np.full(len(segment), cutoff_s - 1), segment)
+    step = step[step >= users.start[segment]]
+    now_s = np.full(len(step), cutoff_s)
+    return users.windows(step, now_s, half_life_s, horizon_s, categories)

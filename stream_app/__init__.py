@@ -1,0 +1,1 @@
+"""The shell around the model: everything that touches Kafka, the clock and the environment."""

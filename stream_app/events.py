@@ -1,0 +1,471 @@
+"""The wire format: what comes in, what goes out, and why a record is refused.
+
+An input record is one JSON object in UTF-8, keyed by the user id. `decode_batch` turns the records
+of one partition into events and rejections, and never raises, whatever the bytes are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+import msgspec
+from msgspec import Meta, Struct, field
+from msgspec.structs import force_setattr
+
+from model.events import EventType
+from stream_app.errors import InvalidEvent
+from stream_app.partitioner import partition_for, partitions_for
+
+MAX_ID_LENGTH = 256  # characters; user, event, item and order ids, device, platform, locale
+MAX_CATEGORY_LENGTH = 256  # characters
+MAX_QUERY_LENGTH = 1000  # characters
+MAX_ITEMS = 100  # line items of one purchase
+MAX_PRICE = 1e9
+MAX_QUANTITY = 1_000_000
+MAX_RESULTS = 1_000_000_000
+MIN_TIMESTAMP_MS = 946_684_800_000  # 2000-01-01; a timestamp in seconds falls below it
+MAX_TIMESTAMP_MS = 0xFFFF_FFFF * 1000 + 999  # the row keeps seconds in 32 bits
+MAX_MESSAGE_LENGTH = 300  # characters of the message of a rejection
+
+
+class Reason(str, Enum):
+    """Why a record is refused; the values are stable, they stand in the dead letters."""
+
+    NULL_VALUE = "null_value"
+    TOO_LARGE = "too_large"
+    KEY_MISSING = "key_missing"
+    KEY_MISMATCH = "key_mismatch"
+    WRONG_PARTITION = "wrong_partition"
+    INVALID_UTF8 = "invalid_utf8"
+    INVALID_JSON = "invalid_json"
+    NESTED_TOO_DEEP = "nested_too_deep"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    EMPTY_FIELD = "empty_field"
+    FIELD_TOO_LONG = "field_too_long"
+    UNKNOWN_ACTION = "unknown_action"
+    INVALID_NUMBER = "invalid_number"
+    NEGATIVE_PRICE = "negative_price"
+    NO_ITEMS = "no_items"
+    TOO_MANY_ITEMS = "too_many_items"
+    TIMESTAMP_INVALID = "timestamp_invalid"
+    TIMESTAMP_IN_FUTURE = "timestamp_in_future"
+    TIMESTAMP_TOO_OLD = "timestamp_too_old"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+ShortText = Annotated[str, Meta(max_length=MAX_ID_LENGTH)]
+Category = Annotated[str, Meta(max_length=MAX_CATEGORY_LENGTH)]
+Query = Annotated[str, Meta(min_length=1, max_length=MAX_QUERY_LENGTH)]
+Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY)]
+Price = Annotated[float, Meta(ge=0, le=MAX_PRICE)]
+Results = Annotated[int, Meta(ge=0, le=MAX_RESULTS)]
+
+if TYPE_CHECKING:
+    TimestampMs = int
+else:
+    # On the wire RFC 3339 with a zone, or an integer; decoding leaves the integer in the struct.
+    TimestampMs = (
+        Annotated[int, Meta(description="Milliseconds since 1970-01-01T00:00:00Z.")]
+        | Annotated[datetime, Meta(tz=True, description="RFC 3339 with a zone.")]
+    )
+
+
+class Click(Struct, frozen=True, gc=False, kw_only=True):
+    """A user looks at an item, marks it or puts it into the cart."""
+
+    event_id: Id
+    user_id: Id
+    timestamp_ms: TimestampMs = field(name="timestamp")
+    item_id: Id
+    category: Category | None = None
+    action: Literal["view", "favourite", "cart"] = "view"
+    device_id: ShortText | None = None
+    platform: ShortText | None = None
+    locale: ShortText | None = None
+
+
+class Search(Struct, frozen=True, gc=False, kw_only=True):
+    """A user searches; `results` is how many items were found."""
+
+    event_id: Id
+    user_id: Id
+    timestamp_ms: TimestampMs = field(name="timestamp")
+    query: Query
+    category: Category | None = None
+    results: Results | None = None
+    device_id: ShortText | None = None
+    platform: ShortText | None = None
+    locale: ShortText | None = None
+
+
+class PurchaseItem(Struct, frozen=True, gc=False, kw_only=True):
+    """One line of a purchase; the price is for one piece, in the purchase's currency."""
+
+    item_id: Id
+    category: Category | None = None
+    quantity: Quantity = 1
+    price: Price | None = None
+
+
+class Purchase(Struct, frozen=True, gc=False, kw_only=True):
+    """A user buys 1 to `MAX_ITEMS` items."""
+
+    event_id: Id
+    user_id: Id
+    timestamp_ms: TimestampMs = field(name="timestamp")
+    items: Annotated[tuple[PurchaseItem, ...], Meta(min_length=1, max_length=MAX_ITEMS)]
+    order_id: ShortText | None = None
+    currency: ShortText | None = None
+    device_id: ShortText | None = None
+    platform: ShortText | None = None
+
+
+Event = Click | Search | Purchase
+
+
+class Record(Protocol):
+    """What `decode_batch` reads of a consumer's record."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why the record at `index` of a batch is no event; `message` is one sentence."""
+
+    index: int
+    reason: Reason
+    message: str
+
+
+_DECODERS: dict[EventType, msgspec.json.Decoder[Any]] = {
+    EventType.CLICK: msgspec.json.Decoder(Click),
+    EventType.SEARCH: msgspec.json.Decoder(Search),
+    EventType.PURCHASE: msgspec.json.Decoder(Purchase),
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def decode_batch(
+    event_type: EventType,
+    records: Sequence[Record],
+    *,
+    partition: int,
+    partitions: int,
+    now_ms: int,
+    future_allowance_ms: int,
+    max_value_bytes: int,
+) -> tuple[list[Event | None], list[Rejection]]:
+    """Decode the records of one partition of one input topic; never raises.
+
+    Args:
+        event_type: which of the three topics the records come from.
+        records: consumer records; only `key` and `value` are read.
+        partition: the partition they come from.
+        partitions: partition count of the topic.
+        now_ms: the present, epoch milliseconds.
+        future_allowance_ms: how far an event may lie ahead of `now_ms`.
+        max_value_bytes: longer values are refused unread.
+
+    Returns:
+        One entry per record, None where it is refused; and the rejections by rising index.
+    """
+    decode = _DECODERS[event_type].decode
+    latest_ms = min(now_ms + future_allowance_ms, MAX_TIMESTAMP_MS)
+    events: list[Event | None] = []
+    keys: list[bytes] = []  # of the good events
+    failed: list[int] = []
+    for record in records:
+        value: Any = record.value
+        key: Any = record.key
+        try:
+            event = decode(value)
+            ms = event.timestamp_ms
+            if type(ms) is not int:
+                ms = (ms - _EPOCH) // _MILLISECOND
+                force_setattr(event, "timestamp_ms", ms)
+            good = (
+                event.user_id.encode() == key
+                and MIN_TIMESTAMP_MS <= ms <= latest_ms
+                and len(value) <= max_value_bytes
+                and (value.isascii() or _is_utf8(value))
+            )
+        except Exception:
+            good = False
+        if good:
+            events.append(event)
+            keys.append(key)
+        else:
+            failed.append(len(events))
+            events.append(None)
+
+    rejections: list[Rejection] = []
+    wrong = (partitions_for(keys, partitions) != partition).nonzero()[0].tolist()
+    if wrong:
+        positions = [i for i, event in enumerate(events) if event is not None]
+        for j in wrong:
+            events[positions[j]] = None
+            message = _wrong_partition_message(partition, partitions)
+            rejections.append(Rejection(positions[j], Reason.WRONG_PARTITION, message))
+    for i in failed:
+        try:
+            events[i] = decode_event(
+                event_type,
+                records[i].key,
+                records[i].value,
+                partition=partition,
+                partitions=partitions,
+                now_ms=now_ms,
+                future_allowance_ms=future_allowance_ms,
+                max_value_bytes=max_value_bytes,
+            )
+        except InvalidEvent as error:
+            rejections.append(Rejection(i, Reason(error.reason), error.message))
+    rejections.sort(key=lambda rejection: rejection.index)
+    return events, rejections
+
+
+def decode_event(
+    event_type: EventType,
+    key: bytes | None,
+    value: bytes | None,
+    *,
+    partition: int,
+    partitions: int,
+    now_ms: int,
+    future_allowance_ms: int,
+    max_value_bytes: int,
+) -> Event:
+    """Decode one record with the checks of `decode_batch`, one after the other.
+
+    Raises:
+        InvalidEvent: with the reason that is found first.
+    """
+    if value is None:
+        raise InvalidEvent(Reason.NULL_VALUE, "The record has no value.")
+    if len(value) > max_value_bytes:
+        raise InvalidEvent(
+            Reason.TOO_LARGE,
+            f"The value has {len(value)} bytes, more than the {max_value_bytes} allowed.",
+        )
+    if not key:
+        raise InvalidEvent(Reason.KEY_MISSING, "The record has no key; it has to be the user id.")
+    event = _decode_json(event_type, value)
+    if event.user_id.encode() != key:
+        raise InvalidEvent(
+            Reason.KEY_MISMATCH, "The key of the record is not the `user_id` in its value."
+        )
+    moment: int | datetime = event.timestamp_ms
+    ms = moment if isinstance(moment, int) else (moment - _EPOCH) // _MILLISECOND
+    if ms < MIN_TIMESTAMP_MS:
+        raise InvalidEvent(
+            Reason.TIMESTAMP_TOO_OLD,
+            "The `timestamp` lies before 2000-01-01; a number has to be in milliseconds.",
+        )
+    if ms > min(now_ms + future_allowance_ms, MAX_TIMESTAMP_MS):
+        raise InvalidEvent(
+            Reason.TIMESTAMP_IN_FUTURE,
+            f"The `timestamp` lies more than {future_allowance_ms / 1000:g} s in the future.",
+        )
+    if partition_for(key, partitions) != partition:
+        raise InvalidEvent(Reason.WRONG_PARTITION, _wrong_partition_message(partition, partitions))
+    force_setattr(event, "timestamp_ms", ms)
+    return event
+
+
+def _decode_json(event_type: EventType, value: bytes) -> Event:
+    if not _is_utf8(value):
+        raise InvalidEvent(Reason.INVALID_UTF8, "The value is not UTF-8.")
+    try:
+        event: Event = _DECODERS[event_type].decode(value)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        raise InvalidEvent(_broken_rule(text), f"{text[:MAX_MESSAGE_LENGTH]}.") from None
+    except RecursionError:
+        raise InvalidEvent(
+            Reason.NESTED_TOO_DEEP, "The value nests arrays or objects too deeply to be read."
+        ) from None
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+        if _NOT_FINITE.search(value):
+            raise InvalidEvent(
+                Reason.INVALID_NUMBER, "The value has NaN or Infinity, which JSON does not know."
+            ) from None
+        text = str(error)[:MAX_MESSAGE_LENGTH]
+        raise InvalidEvent(Reason.INVALID_JSON, f"The value is not JSON: {text}.") from None
+    return event
+
+
+_NOT_FINITE = re.compile(rb"[:\[,]\s*-?(?:NaN|Infinity)\s*[,\]}]")
+
+
+def _broken_rule(text: str) -> Reason:
+    """The reason behind a message of msgspec's, which ends with the path of the field."""
+    problem, _, path = text.rpartition(" - at `$")
+    problem, path = (problem, path.rstrip("`")) if problem else (text, "")
+    if problem.startswith("Object missing required field"):
+        return Reason.MISSING_FIELD
+    if problem.startswith("Invalid enum value"):
+        return Reason.UNKNOWN_ACTION
+    if ", got `" in problem:
+        return Reason.WRONG_TYPE if path else Reason.NOT_AN_OBJECT
+    if path == ".timestamp":
+        return Reason.TIMESTAMP_INVALID
+    if "of length >=" in problem:
+        return Reason.NO_ITEMS if path == ".items" else Reason.EMPTY_FIELD
+    if "of length <=" in problem:
+        return Reason.TOO_MANY_ITEMS if path == ".items" else Reason.FIELD_TOO_LONG
+    if path.endswith(".price") and ">=" in problem:
+        return Reason.NEGATIVE_PRICE
+    if "out of range" in problem or "`int` " in problem or "`float` " in problem:
+        return Reason.INVALID_NUMBER
+    return Reason.WRONG_TYPE
+
+
+def _wrong_partition_message(partition: int, partitions: int) -> str:
+    return (
+        f"Partition {partition} of {partitions} is not the one that murmur2 of the key gives; set "
+        "the producer's partitioner to murmur2."
+    )
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class Source(Struct, frozen=True, gc=False):
+    """Where an input event stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Share(Struct, frozen=True, gc=False):
+    """The share, 0 to 1, that a category has in a user's interest."""
+
+    category: str
+    share: float
+
+
+class Evidence(Struct, frozen=True, gc=False):
+    """An event that speaks for a drift; `timestamp` in epoch milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    category: str
+
+
+class Drift(Struct, frozen=True, gc=False, kw_only=True):
+    """The interest of a user has changed.
+
+    id                 `output_id("drift", ...)` of the source, the same each time it is sent
+    timestamp          event time of the event that raised it, epoch milliseconds
+    from, to           distribution before and after, largest share first
+    since              event time of the first event of the new interest, epoch milliseconds
+    strength           total variation distance of the two distributions, 0 to 1
+    statistic          of the test; at or above `threshold`
+    window_units       units in the window that the test looked at
+    average_run_length events between false alarms, None where it is not known
+    evidence           the events that speak for the change
+    """
+
+    id: str
+    user_id: str
+    timestamp: int
+    source: Source
+    from_: list[Share] = field(name="from")
+    to: list[Share]
+    since: int
+    strength: float
+    statistic: float
+    threshold: float
+    window_units: int
+    false_alarms_per_1000_users_per_30d: float | None
+    average_run_length: float | None
+    evidence: list[Evidence]
+    model_version: str
+
+
+class ReasonEvent(Struct, frozen=True, gc=False):
+    """The user's own event that carries a recommendation; `timestamp` in epoch milliseconds."""
+
+    item_id: str
+    timestamp: int
+
+
+class RecommendationReason(Struct, frozen=True, gc=False):
+    """Why an item is recommended; `event` is None for what is popular with everybody."""
+
+    kind: Literal["viewed_together", "category", "trending", "sequence"]
+    text: str
+    event: ReasonEvent | None = None
+
+
+class RecommendedItem(Struct, frozen=True, gc=False):
+    """One item of a list; a higher score is better, comparable only within the list."""
+
+    item_id: str
+    score: float
+    reason: RecommendationReason
+
+
+class Interest(Struct, frozen=True, gc=False):
+    """Probability, 0 to 1, that the user turns to the category in the next window."""
+
+    category: str
+    probability: float
+    uncertainty: float
+
+
+class Recommendation(Struct, frozen=True, gc=False, kw_only=True):
+    """Items for a user, best first, with the interests they follow from.
+
+    id         `output_id("recommendation", ...)` of the source, the same each time it is sent
+    timestamp  event time of the event that raised it, epoch milliseconds
+    diversity  of the list, 0 to 1
+    """
+
+    id: str
+    user_id: str
+    timestamp: int
+    source: Source
+    trigger: Literal["first_event", "purchase", "drift", "interval"]
+    items: list[RecommendedItem]
+    interests: list[Interest]
+    diversity: float
+    model_version: str
+
+
+OutputKind = Literal["drift", "recommendation"]
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def output_id(kind: OutputKind, topic: str, partition: int, offset: int) -> str:
+    """The id of an output: a function of its source, so that a repeated output has an equal id."""
+    return f"{kind}:{topic}:{partition}:{offset}"
+
+
+def encode_output(output: Drift | Recommendation) -> bytes:
+    """The JSON of an output, UTF-8."""
+    return _ENCODER.encode(output)

@@ -1,0 +1,177 @@
+"""Whether a worker lives and is ready, and the HTTP server that says so.
+
+`WorkerHealth` is plain state: the lane writes it, `readiness` reads it. The clock is an input, so
+that a test can move it. `HealthServer` runs in the worker's event loop and answers
+
+    GET /livez    200 while nothing fatal has happened, else 503
+    GET /readyz   200 when the worker keeps up, else 503 with the reasons
+    GET /metrics  the registry in the Prometheus text format
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+TopicPartition = tuple[str, int]
+
+
+@dataclass
+class PartitionProgress:
+    """How far one source partition has come."""
+
+    position: int  # next offset to apply
+    lag_events: int  # records at or beyond `position`
+    moved_at: float  # when the position moved last, or the lag was zero, in seconds
+
+
+@dataclass
+class WorkerHealth:
+    """What the lane knows about itself; every time is in seconds of one monotonic clock."""
+
+    stalled_after_seconds: float = 30.0
+    commit_overdue_after_seconds: float = 60.0
+    assigned: frozenset[TopicPartition] | None = None  # None before the first assignment
+    recovered: bool = False
+    recovery_total: int = 0
+    recovery_remaining: int = 0
+    warm: bool = False
+    partitions: dict[TopicPartition, PartitionProgress] = field(default_factory=dict)
+    uncommitted_events: int = 0
+    uncommitted_since: float | None = None
+    fatal: str | None = None
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Take over an assignment; what is known of partitions that stay is kept."""
+        self.assigned = frozenset(partitions)
+        self.partitions = {
+            tp: progress for tp, progress in self.partitions.items() if tp in self.assigned
+        }
+
+    def recovering(self, remaining: int, total: int) -> None:
+        """Note how many changelog records are still to be read, of how many in this recovery."""
+        self.recovered = remaining == 0
+        self.recovery_remaining = remaining
+        self.recovery_total = total
+
+    def record(self, partition: TopicPartition, position: int, lag_events: int, now: float) -> None:
+        """Note the position and the lag of a partition.
+
+        A partition that stands still stalls only while records wait for it: the time of the last
+        move starts anew when its lag was zero.
+        """
+        known = self.partitions.get(partition)
+        waits = known is not None and known.position == position and known.lag_events > 0
+        moved_at = known.moved_at if known is not None and waits else now
+        self.partitions[partition] = PartitionProgress(position, lag_events, moved_at)
+
+    def applied(self, events: int, now: float) -> None:
+        """Note that events were applied whose offsets are not committed yet."""
+        if events and self.uncommitted_since is None:
+            self.uncommitted_since = now
+        self.uncommitted_events += events
+
+    def committed(self, now: float, still_uncommitted: int = 0) -> None:
+        """Note a commit and how many applied events it left out."""
+        self.uncommitted_events = still_uncommitted
+        self.uncommitted_since = now if still_uncommitted else None
+
+    def commit_age(self, now: float) -> float:
+        """Seconds that applied events have waited for a commit; 0 when none waits."""
+        return 0.0 if self.uncommitted_since is None else max(0.0, now - self.uncommitted_since)
+
+    def recovery_progress(self) -> float:
+        """Share of the changelog that has been read: 1 after recovery, 0 before it begins."""
+        if self.recovered:
+            return 1.0
+        if self.recovery_total == 0:
+            return 0.0
+        return 1.0 - self.recovery_remaining / self.recovery_total
+
+    def readiness(self, now: float) -> list[str]:
+        """The reasons why the worker is not ready, one sentence each; empty when it is."""
+        reasons = []
+        if self.fatal is not None:
+            reasons.append(f"stopped: {self.fatal}")
+        if self.assigned is None:
+            reasons.append("no partitions assigned yet")
+        if not self.recovered:
+            reasons.append(f"recovering: {self.recovery_remaining} changelog records left")
+        if not self.warm:
+            reasons.append("the model is not warmed up yet")
+        for (topic, partition), progress in sorted(self.partitions.items()):
+            still = now - progress.moved_at
+            if progress.lag_events > 0 and still > self.stalled_after_seconds:
+                reasons.append(
+                    f"{topic} partition {partition} makes no progress for {still:.0f} s "
+                    f"although {progress.lag_events} records wait"
+                )
+        age = self.commit_age(now)
+        if age > self.commit_overdue_after_seconds:
+            reasons.append(
+                f"{self.uncommitted_events} applied events wait {age:.0f} s for a commit"
+            )
+        return reasons
+
+
+class HealthServer:
+    """Serves the health of one worker and its metrics over HTTP, in the running event loop."""
+
+    def __init__(
+        self,
+        health: WorkerHealth,
+        registry: CollectorRegistry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._health = health
+        self._registry = registry
+        self._clock = clock
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
+        """Listen on `host` and return the port, a free one when `port` is 0.
+
+        Raises OSError when the port is taken or the host is not an address of this machine.
+        """
+        if self._runner is not None:
+            raise RuntimeError("the health server is already running")
+        app = web.Application()
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        return int(runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Close the port; does nothing when the server is not running."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _livez(self, request: web.Request) -> web.Response:
+        fatal = self._health.fatal
+        if fatal is None:
+            return web.json_response({"live": True})
+        return web.json_response({"live": False, "reasons": [fatal]}, status=503)
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        reasons = self._health.readiness(self._clock())
+        return web.json_response(
+            {"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200
+        )
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})

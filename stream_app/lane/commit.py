@@ -1,0 +1,174 @@
+"""The way out of a batch, in the one order that loses nothing and applies nothing twice.
+
+A crash between two steps leaves the batch to be done again: the journal gives it the same order, the
+offsets in the rows tell what was applied, and outputs that come again carry the same ids.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stream_app.dead_letters import DeadLetter
+from stream_app.lane.merge import Triple
+from stream_app.lane.sender import Receipt, Sends
+from stream_app.lane.table import Rows
+from stream_app.metrics import Metrics
+
+STEPS = ("journal", "outputs", "changelog", "store", "offsets", "committed")
+"""`at_step` is told "before <step>" and "after <step>"; "committed" is Faust's offset commit."""
+
+AtStep = Callable[[str], None]
+
+
+def no_step(name: str) -> None:
+    """The default of `at_step`: does nothing."""
+
+
+class Revoked(Exception):
+    """The partition is no longer ours: the batch in flight is abandoned."""
+
+
+class Fence:
+    """One assignment of one partition to this worker; closed when the assignment ends.
+
+    `number` counts the assignments of the process and never comes twice.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._open = True
+
+    def close(self) -> None:
+        """End the assignment: nothing is sent, written or committed under it any more."""
+        self._open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the assignment still holds."""
+        return self._open
+
+    def check(self) -> None:
+        """Raise Revoked when the assignment has ended."""
+        if not self._open:
+            raise Revoked
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Names of the topics that a batch is written to."""
+
+    drift: str
+    recommendations: str
+    dead_letters: str
+    changelog: str
+    journal: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a batch leaves behind.
+
+    drift, recommendations   (key, value) of the outputs
+    dead_letters             of the records that were no events
+    keys, rows               the rows of all users of the batch, as stored
+    ends                     per input topic, the offset after the batch's last record
+    """
+
+    drift: Sequence[tuple[bytes, bytes]]
+    recommendations: Sequence[tuple[bytes, bytes]]
+    dead_letters: Sequence[DeadLetter]
+    keys: Sequence[bytes]
+    rows: Sequence[bytes]
+    ends: Triple
+
+
+class Committer:
+    """Writes batches in the order of the steps. One for all partitions of a worker."""
+
+    def __init__(
+        self,
+        sender: Sends,
+        rows: Rows,
+        topics: Topics,
+        dead_letter_partitions: int,
+        metrics: Metrics,
+        at_step: AtStep = no_step,
+    ) -> None:
+        self._sender = sender
+        self._rows = rows
+        self._topics = topics
+        self._dead_letter_partitions = dead_letter_partitions
+        self._metrics = metrics
+        self._at_step = at_step
+
+    async def journal(self, partition: int, entry: bytes, fence: Fence) -> None:
+        """Step 0: the entry of the batch is acknowledged. The batch's outputs come after it."""
+        fence.check()
+        self._at_step("before journal")
+        await self._sender.send(self._topics.journal, partition, [(None, entry, ())])
+        self._at_step("after journal")
+
+    async def write(
+        self,
+        partition: int,
+        results: Results,
+        fence: Fence,
+        committable: Callable[[Triple], None],
+    ) -> None:
+        """Steps 1 to 4; afterwards the offsets may be committed.
+
+        Raises:
+            Revoked: the partition was taken away; what is not done stays undone.
+            WorkerError: a topic refuses writes.
+        """
+        with self._metrics.time_stage("outputs"):
+            await self._outputs(partition, results, fence)
+        receipt = Receipt()
+        if results.rows:
+            with self._metrics.time_stage("changelog"):
+                receipt = await self._changelog(partition, results, fence)
+            with self._metrics.time_stage("store"):
+                self._store(partition, results, receipt.last, fence)
+        fence.check()
+        self._at_step("before offsets")
+        committable(results.ends)
+        self._at_step("after offsets")
+
+    async def _outputs(self, partition: int, results: Results, fence: Fence) -> None:
+        """Step 1: outputs and dead letters are acknowledged."""
+        fence.check()
+        self._at_step("before outputs")
+        topics, send = self._topics, self._sender.send
+        if results.drift:
+            await send(topics.drift, partition, [(k, v, ()) for k, v in results.drift])
+        if results.recommendations:
+            records = [(k, v, ()) for k, v in results.recommendations]
+            await send(topics.recommendations, partition, records)
+        if results.dead_letters:
+            letters = [(d.key, d.value, d.headers) for d in results.dead_letters]
+            place = partition % self._dead_letter_partitions
+            await send(topics.dead_letters, place, letters)
+        self._at_step("after outputs")
+
+    async def _changelog(self, partition: int, results: Results, fence: Fence) -> Receipt:
+        """Step 2: the rows are acknowledged by the changelog."""
+        fence.check()
+        self._at_step("before changelog")
+        records = [(key, row, ()) for key, row in zip(results.keys, results.rows, strict=True)]
+        receipt = await self._sender.send(self._topics.changelog, partition, records)
+        self._at_step("after changelog")
+        return receipt
+
+    def _store(self, partition: int, results: Results, reached: int, fence: Fence) -> None:
+        """Step 3: the rows are in the local store, with the changelog offset that they reach."""
+        fence.check()
+        self._at_step("before store")
+        self._rows.write(partition, results.keys, results.rows, reached)
+        self._at_step("after store")
+
+
+def seconds() -> float:
+    """The clock of waits and health: monotonic, in seconds."""
+    return time.monotonic()

@@ -1,0 +1,201 @@
+"""The journal: how the live merge was cut, so that the same order can be had again.
+
+Live, arrival decides what the merge could not wait for. One record per batch in the partition's
+journal topic, acknowledged before the outputs of the batch, says which offsets of the three topics
+went into the batch and where the running maxima stood. Restart, takeover and `verify` merge along
+these entries.
+
+Layout of a record, little endian, 128 bytes:
+
+==========  ==========  ===========================================================================
+version     uint16      1
+partitions  uint16      partition count of the input topics
+reserved    uint32      0
+writer      uint64      random number of the writer's assignment
+start       int64 x 3   per input topic, offset of the first record of the batch
+end         int64 x 3   ... offset after its last one
+maxima      int64 x 3   ... running maximum of the event times before `start`
+after       int64 x 3   ... and before `end`
+epoch       uint32 x 3  ... epoch of the topic
+reserved    uint32      0
+==========  ==========  ===========================================================================
+
+Writers take turns: when another writer has begun, what an earlier one appends afterwards is stale.
+A writer begins where the rows and offsets that it took over stand, so its entries replace those of
+the writer before it from there on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_app.errors import RecoveryError
+from stream_app.lane.merge import TOPICS, Times, Triple, merge
+
+if TYPE_CHECKING:
+    from stream_app.settings import Settings
+
+VERSION = 1
+READ_TIMEOUT_MS = 10_000
+
+_LAYOUT = struct.Struct("<HHIQ3q3q3q3q3II")
+
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """One batch; see the layout above."""
+
+    writer: int
+    partitions: int
+    start: Triple
+    end: Triple
+    maxima: Triple
+    after: Triple
+    epochs: Triple = (0, 0, 0)
+
+    def __len__(self) -> int:
+        """Offsets that the batch spans, all topics together."""
+        return sum(self.end) - sum(self.start)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Records in the order in which they were applied; (N,) each.
+
+    topic   EventType
+    index   place among the given records of that topic
+    entry   number of the entry, which is the batch
+    """
+
+    topic: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int64]
+    entry: npt.NDArray[np.int64]
+
+
+def encode(entry: JournalEntry) -> bytes:
+    """The record of an entry."""
+    head = (VERSION, entry.partitions, 0, entry.writer)
+    body = (*entry.start, *entry.end, *entry.maxima, *entry.after, *entry.epochs)
+    return _LAYOUT.pack(*head, *body, 0)
+
+
+def decode(value: bytes | None) -> JournalEntry:
+    """The entry in a record.
+
+    Raises:
+        RecoveryError: the record is none of ours.
+    """
+    if value is None or len(value) != _LAYOUT.size:
+        raise RecoveryError(
+            "The journal topic holds a record that is no entry of ours; name another topic, or "
+            "empty this one while no worker runs."
+        )
+    version, partitions, _, writer, *numbers = _LAYOUT.unpack(value)
+    if version != VERSION:
+        raise RecoveryError(
+            f"The journal topic has entries of version {version} and this program reads version "
+            f"{VERSION}; see CHANGELOG.md for what reads them."
+        )
+    triples = [cast(Triple, tuple(numbers[i : i + 3])) for i in range(0, 15, 3)]
+    return JournalEntry(writer, partitions, *triples)
+
+
+def chain(records: Iterable[JournalEntry]) -> list[JournalEntry]:
+    """The entries that hold, out of all records of a journal in offset order."""
+    entries: list[JournalEntry] = []
+    superseded: set[int] = set()
+    writer: int | None = None
+    for record in records:
+        if record.writer in superseded:
+            continue
+        if writer is not None and record.writer != writer:
+            superseded.add(writer)
+        writer = record.writer
+        while entries and any(
+            end > start for end, start in zip(entries[-1].end, record.start, strict=True)
+        ):
+            entries.pop()
+        entries.append(record)
+    return entries
+
+
+def beyond(entries: Sequence[JournalEntry], committed: Triple) -> list[JournalEntry]:
+    """The entries that reach beyond the committed offsets: what has to be replayed along."""
+    return [
+        entry
+        for entry in entries
+        if any(end > offset for end, offset in zip(entry.end, committed, strict=True))
+    ]
+
+
+def merge_along(
+    entries: Sequence[JournalEntry],
+    offsets: Sequence[npt.NDArray[np.int64]],
+    times: Sequence[Times],
+) -> Order:
+    """The order in which the journal says that records were applied.
+
+    Args:
+        entries: the journal of one partition, see `chain`.
+        offsets: per topic the offsets of its records, rising.
+        times: per topic their event times, `merge.NEVER` for a record that is no event.
+
+    Records outside of the entries are not in the order.
+    """
+    empty = np.zeros(0, np.int64)
+    topics, indices, numbers = [empty], [empty], [empty]
+    for number, entry in enumerate(entries):
+        first, stop = span(entry, offsets)
+        cut = merge([times[t][first[t] : stop[t]] for t in range(TOPICS)], entry.maxima)
+        topics.append(cut.topic)
+        indices.append(cut.index + np.asarray(first)[cut.topic])
+        numbers.append(np.full(len(cut), number))
+    return Order(np.concatenate(topics), np.concatenate(indices), np.concatenate(numbers))
+
+
+def span(
+    entry: JournalEntry, offsets: Sequence[npt.NDArray[np.int64]]
+) -> tuple[list[int], list[int]]:
+    """Per topic, where an entry's records begin and end among those with these offsets."""
+    first = [int(np.searchsorted(offsets[t], entry.start[t])) for t in range(TOPICS)]
+    stop = [int(np.searchsorted(offsets[t], entry.end[t])) for t in range(TOPICS)]
+    return first, stop
+
+
+def topic_name(settings: Settings) -> str:
+    """The journal topic: as many partitions as the input topics, never compacted."""
+    return settings.journal_topic
+
+
+def read_journal(settings: Settings, partition: int) -> list[JournalEntry]:
+    """All entries of a partition's journal that hold, oldest first. Joins no consumer group.
+
+    Raises:
+        RecoveryError: the topic holds records of another kind, or cannot be read to its end.
+    """
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(**settings.kafka_python(), group_id=None, enable_auto_commit=False)
+    try:
+        place = TopicPartition(topic_name(settings), partition)
+        consumer.assign([place])
+        end = consumer.end_offsets([place])[place]
+        consumer.seek_to_beginning(place)
+        records: list[JournalEntry] = []
+        while consumer.position(place) < end:
+            found = consumer.poll(timeout_ms=READ_TIMEOUT_MS).get(place, [])
+            if not found and consumer.position(place) < end:
+                raise RecoveryError(
+                    f"Partition {partition} of the journal cannot be read to its end; check the "
+                    "brokers and try again."
+                )
+            records += [decode(record.value) for record in found]
+    finally:
+        consumer.close()
+    return chain(records)

@@ -1,0 +1,215 @@
+"""The worker's metrics, in seconds and events, under the prefix `interest_`.
+
+Nothing is registered globally: `Metrics` takes the registry it writes to. No label names a user or
+an item, so the number of series is bounded by topics, partitions and reason codes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from stream_app.health import TopicPartition, WorkerHealth
+
+EVENT_TYPES = ("click", "search", "purchase")
+OUTCOMES = ("applied", "duplicate", "dead_letter")
+STAGES = (
+    "decode",
+    "merge",
+    "read",
+    "transition",
+    "encode",
+    "outputs",
+    "changelog",
+    "store",
+    "commit",
+)
+
+# From 1 ms to 60 s: below lies the clock of the producers, above the patience of a caller.
+LATENCY_BUCKETS_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+BATCH_BUCKETS_EVENTS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class BatchHistogram(Collector):
+    """A histogram that takes a whole array at once.
+
+    One call of `Histogram.observe` an event costs as much as the decoder; counting an array into
+    buckets costs some nanoseconds an event.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry
+    ) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = np.array([*buckets, math.inf])
+        self._counts = np.zeros(len(self._bounds), np.int64)  # one a bucket, not cumulative
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, values: NDArray[np.floating]) -> None:
+        """Count an array of any shape; a bucket holds what is not above its bound."""
+        places = np.searchsorted(self._bounds, np.ravel(values), side="left")
+        self._counts += np.bincount(places, minlength=len(self._bounds))
+        self._sum += float(np.sum(values))
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield the histogram in the form that the exposition writes."""
+        names = [*(str(float(bound)) for bound in self._bounds[:-1]), "+Inf"]
+        totals = np.cumsum(self._counts).tolist()
+        buckets = [(name, float(total)) for name, total in zip(names, totals, strict=True)]
+        yield HistogramMetricFamily(
+            self._name, self._documentation, buckets=buckets, sum_value=self._sum
+        )
+
+
+class Metrics:
+    """Every metric of one worker. Attributes are prometheus_client objects, named as exported."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.events_total = Counter(
+            "interest_events_total",
+            "Events read, by type and by what became of them.",
+            ["event_type", "outcome"],
+            registry=registry,
+        )
+        self.event_latency_seconds = BatchHistogram(
+            "interest_event_latency_seconds",
+            "From the production timestamp of an event to the acknowledgement of its outputs.",
+            LATENCY_BUCKETS_SECONDS,
+            registry,
+        )
+        self.stage_seconds = Histogram(
+            "interest_stage_seconds",
+            "Time that one batch spends in a stage of the lane.",
+            ["stage"],
+            buckets=LATENCY_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        self.batch_events = Histogram(
+            "interest_batch_events",
+            "Events in a batch.",
+            buckets=BATCH_BUCKETS_EVENTS,
+            registry=registry,
+        )
+        self.consumer_lag_events = Gauge(
+            "interest_consumer_lag_events",
+            "Records of a source partition that are not applied yet.",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.rows_written_total = Counter(
+            "interest_rows_written_total", "Rows written to the store.", registry=registry
+        )
+        self.dead_letters_total = Counter(
+            "interest_dead_letters_total",
+            "Records sent to the dead-letter topic, by reason code.",
+            ["reason"],
+            registry=registry,
+        )
+        self.drift_events_total = Counter(
+            "interest_drift_events_total", "Drift events published.", registry=registry
+        )
+        self.recommendations_total = Counter(
+            "interest_recommendations_total",
+            "Recommendations published, by what triggered them.",
+            ["trigger"],
+            registry=registry,
+        )
+        self.drift_false_alarms_per_1000_users_30d = Gauge(
+            "interest_drift_false_alarms_per_1000_users_30d",
+            "Stated false alarms of the drift test per 1,000 users and 30 days, as calibrated.",
+            registry=registry,
+        )
+        self.drift_average_run_length_steps = Gauge(
+            "interest_drift_average_run_length_steps",
+            "Stated mean number of steps between false alarms of the drift test, as calibrated.",
+            registry=registry,
+        )
+        self.recovery_remaining_records = Gauge(
+            "interest_recovery_remaining_records",
+            "Changelog records that recovery has still to read.",
+            registry=registry,
+        )
+        self.recovery_progress_ratio = Gauge(
+            "interest_recovery_progress_ratio",
+            "Share of the changelog that recovery has read; 1 when it is done.",
+            registry=registry,
+        )
+        self.commit_age_seconds = Gauge(
+            "interest_commit_age_seconds",
+            "How long applied events have waited for a commit; 0 when none waits.",
+            registry=registry,
+        )
+        self.ready = Gauge(
+            "interest_ready", "1 while /readyz answers 200, else 0.", registry=registry
+        )
+        self.model = Info("interest_model", "The checkpoint that is loaded.", registry=registry)
+        self._lags: set[TopicPartition] = set()
+        # A series that exists from the start lets a rate see its first increment.
+        for event_type in EVENT_TYPES:
+            for outcome in OUTCOMES:
+                self.events_total.labels(event_type, outcome)
+        for stage in STAGES:
+            self.stage_seconds.labels(stage)
+
+    def follow(self, health: WorkerHealth, clock: Callable[[], float]) -> None:
+        """Read readiness, commit age and recovery from `health` whenever they are scraped."""
+        self.ready.set_function(lambda: 0.0 if health.readiness(clock()) else 1.0)
+        self.commit_age_seconds.set_function(lambda: health.commit_age(clock()))
+        self.recovery_remaining_records.set_function(lambda: float(health.recovery_remaining))
+        self.recovery_progress_ratio.set_function(health.recovery_progress)
+
+    def time_stage(self, stage: str) -> AbstractContextManager[object]:
+        """Measure the body of a `with` as one batch's time in a stage of `STAGES`."""
+        if stage not in STAGES:
+            raise ValueError(f"unknown stage {stage!r}, use one of {', '.join(STAGES)}")
+        return self.stage_seconds.labels(stage).time()
+
+    def observe_latency(self, produced_at: NDArray[np.floating], acknowledged_at: float) -> None:
+        """Count the latency of a batch whose outputs are acknowledged.
+
+        Both times are in seconds of the wall clock; `produced_at` has one entry an event (N,). A
+        producer whose clock runs ahead counts as zero.
+        """
+        self.event_latency_seconds.observe(np.maximum(acknowledged_at - produced_at, 0.0))
+
+    def set_lag(self, topic: str, partition: int, events: int) -> None:
+        """Set the lag of a source partition."""
+        self._lags.add((topic, partition))
+        self.consumer_lag_events.labels(topic, str(partition)).set(events)
+
+    def forget_partitions(self, partitions: Iterable[TopicPartition]) -> None:
+        """Drop the series of revoked partitions, so that no stale lag stays behind."""
+        for topic, partition in self._lags.intersection(partitions):
+            self.consumer_lag_events.remove(topic, str(partition))
+            self._lags.discard((topic, partition))
+
+    def set_model(
+        self,
+        version: str,
+        hidden_size: int,
+        false_alarms: float | None = None,
+        average_run_length: float | None = None,
+    ) -> None:
+        """State the loaded checkpoint and what its drift test was calibrated to.
+
+        `false_alarms` is per 1,000 users and 30 days, `average_run_length` in steps; what the
+        checkpoint does not know is exported as NaN.
+        """
+        self.model.info({"version": version, "hidden_size": str(hidden_size)})
+        self.drift_false_alarms_per_1000_users_30d.set(
+            math.nan if false_alarms is None else false_alarms
+        )
+        self.drift_average_run_length_steps.set(
+            math.nan if average_run_length is None else average_run_length
+        )

@@ -1,0 +1,71 @@
+"""JSON Schema of everything on the wire, made from the structs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stream_app.dead_letters import DeadLetterPointer
+from stream_app.events import Click, Drift, Purchase, Recommendation, Search
+
+_STRUCTS: dict[str, type[msgspec.Struct]] = {
+    "click": Click,
+    "search": Search,
+    "purchase": Purchase,
+    "drift": Drift,
+    "recommendation": Recommendation,
+    "dead-letter-pointer": DeadLetterPointer,
+}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Name of a message -> its JSON Schema (2020-12), which stands alone: `$defs` are its own."""
+    return {name: _schema(name, struct) for name, struct in _STRUCTS.items()}
+
+
+def export_schemas(directory: Path) -> list[Path]:
+    """Write one `<name>.schema.json` per message and return the files, sorted by name.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, schema in sorted(schemas().items()):
+        file = directory / f"{name}.schema.json"
+        file.write_text(json.dumps(schema, indent=2) + "\n", "utf-8")
+        files.append(file)
+    return files
+
+
+def _schema(name: str, struct: type[msgspec.Struct]) -> dict[str, Any]:
+    (root,), components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    own = root["$ref"].rpartition("/")[2]
+    body = components.pop(own)
+    for part in (body, *components.values()):
+        part["description"] = inspect.cleandoc(part["description"])
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:interest-stream:{name}:v1",
+        **body,
+    }
+    if components:
+        schema["$defs"] = dict(sorted(components.items()))
+    ordered: dict[str, Any] = _order_choices(schema)
+    return ordered
+
+
+def _order_choices(part: Any) -> Any:
+    """Put the choices of each `anyOf` in one order, null last; msgspec's follows its version."""
+    if isinstance(part, list):
+        return [_order_choices(inner) for inner in part]
+    if not isinstance(part, dict):
+        return part
+    ordered = {name: _order_choices(inner) for name, inner in part.items()}
+    if "anyOf" in ordered:
+        ordered["anyOf"].sort(key=lambda choice: (choice.get("type") == "null", str(choice)))
+    return ordered

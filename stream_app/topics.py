@@ -1,0 +1,233 @@
+"""The topics: made as the worker needs them, and checked before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kafka.admin import ConfigResource, KafkaAdminClient
+from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from stream_app.broker import wait_until_ready
+from stream_app.errors import BrokerError, TopicError
+from stream_app.settings import Settings
+
+BROKER_TIMEOUT_S = 10.0
+
+_POLICY = "cleanup.policy"
+_MIN_INSYNC = "min.insync.replicas"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of `check`; `is_certain` is false for what the broker does not report."""
+
+    sentence: str
+    is_certain: bool = True
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+@dataclass(frozen=True)
+class _Topic:
+    """How a topic has to be. With policy None either policy will do, and `delete` is made."""
+
+    name: str
+    policy: Literal["compact", "delete"] | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """How a topic is; the configuration has only what the broker reports."""
+
+    partitions: int
+    replication: int
+    config: dict[str, str]
+
+
+def create(settings: Settings) -> list[str]:
+    """Make the topics that are missing, and return their names.
+
+    Raises:
+        TopicError: a topic has another number of partitions, or the broker refuses to make it.
+        BrokerError: no broker answers.
+    """
+    wanted = {topic.name: topic for topic in _topics(settings)}
+    with _admin(settings) as admin:
+        found = _describe(admin, list(wanted))
+        for name, topic in found.items():
+            if topic.partitions != settings.partitions:
+                raise TopicError(_unequal(name, topic.partitions, settings))
+        missing = [name for name in wanted if name not in found]
+        if not missing:
+            return []
+        response = admin.create_topics(
+            {
+                name: {
+                    "num_partitions": settings.partitions,
+                    "replication_factor": settings.replication,
+                    "configs": {
+                        _POLICY: wanted[name].policy or "delete",
+                        _MIN_INSYNC: str(settings.min_insync),
+                    },
+                }
+                for name in missing
+            },
+            raise_errors=False,
+        )
+        for result in response["topics"]:
+            error = for_code(result["error_code"])
+            if result["error_code"] and error is not TopicAlreadyExistsError:
+                cause = result.get("error_message") or error.__name__
+                raise TopicError(
+                    f"Topic {result['name']} cannot be made ({cause}); check the settings and the "
+                    "rights of the user."
+                )
+        admin.wait_for_topics(missing)
+        # Another process may have made them at the same time, in its own way.
+        for name, topic in _describe(admin, missing).items():
+            if topic.partitions != settings.partitions:
+                raise TopicError(_unequal(name, topic.partitions, settings))
+    return missing
+
+
+def check(settings: Settings) -> list[Finding]:
+    """What is wrong with the topics, and what could not be checked; empty when all is well.
+
+    Raises:
+        BrokerError: no broker answers.
+    """
+    wanted = _topics(settings)
+    with _admin(settings) as admin:
+        found = _describe(admin, [topic.name for topic in wanted])
+    findings: list[Finding] = []
+    for topic in wanted:
+        if topic.name in found:
+            findings += _compare(topic, found[topic.name], settings)
+        else:
+            sentence = f"Topic {topic.name} is missing; run interest-stream topics create."
+            findings.append(Finding(sentence))
+    return findings
+
+
+def delete(settings: Settings) -> None:
+    """Delete the topics and the consumer group, with all they hold. For tests.
+
+    Raises:
+        BrokerError: no broker answers.
+    """
+    names = {topic.name for topic in _topics(settings)}
+    names.add(f"{settings.app_id}-__assignor-__leader")  # made by Faust
+    with _admin(settings) as admin:
+        existing = sorted(names.intersection(admin.list_topics()))
+        if existing:
+            admin.delete_topics(existing, raise_errors=False)
+        admin.delete_groups([settings.app_id])
+
+
+def _topics(settings: Settings) -> list[_Topic]:
+    return [
+        *(_Topic(name, "delete") for name in settings.input_topics),
+        _Topic(settings.drift_topic, None),
+        _Topic(settings.recommendations_topic, None),
+        _Topic(settings.dead_letters_topic, "delete"),
+        _Topic(settings.changelog_topic, "compact"),
+        _Topic(settings.journal_topic, "delete"),
+    ]
+
+
+@contextmanager
+def _admin(settings: Settings) -> Iterator[Any]:
+    wait_until_ready(settings.kafka_python(), BROKER_TIMEOUT_S)
+    try:
+        admin = KafkaAdminClient(**settings.kafka_python())
+        try:
+            yield admin
+        finally:
+            admin.close()
+    except KafkaError as error:
+        raise BrokerError(
+            f"The broker at {settings.kafka_bootstrap} does not do what is asked "
+            f"({type(error).__name__}); check that it runs, and INTEREST_KAFKA_BOOTSTRAP."
+        ) from error
+
+
+def _describe(admin: Any, names: list[str]) -> dict[str, _Found]:
+    """The topics among `names` that exist."""
+    # Asking for all topics: asking for one by name could make it.
+    existing = {topic["name"]: topic["partitions"] for topic in admin.describe_topics()}
+    here = [name for name in names if existing.get(name)]
+    if not here:
+        return {}
+    resources = [ConfigResource("TOPIC", name) for name in here]
+    configs = admin.describe_configs(resources, config_filter="all").get("topic", {})
+    return {
+        name: _Found(
+            partitions=len(existing[name]),
+            replication=min(len(partition["replica_nodes"]) for partition in existing[name]),
+            config={key: config["value"] for key, config in configs.get(name, {}).items()},
+        )
+        for name in here
+    }
+
+
+def _compare(topic: _Topic, found: _Found, settings: Settings) -> Iterator[Finding]:
+    name = topic.name
+    if found.partitions != settings.partitions:
+        yield Finding(_unequal(name, found.partitions, settings))
+    if found.replication < settings.replication:
+        yield Finding(
+            f"Topic {name} has {found.replication} replicas and {settings.replication} are wanted; "
+            "add replicas, or set INTEREST_REPLICATION."
+        )
+    if topic.policy is not None:
+        yield from _compare_policy(name, topic.policy, found.config.get(_POLICY))
+    min_insync = found.config.get(_MIN_INSYNC)
+    if min_insync is None:
+        yield _unknown(name, _MIN_INSYNC)
+    elif int(min_insync) < settings.min_insync:
+        yield Finding(
+            f"Topic {name} has {_MIN_INSYNC}={min_insync} and {settings.min_insync} is wanted; "
+            "change the topic, or set INTEREST_MIN_INSYNC."
+        )
+    elif int(min_insync) > found.replication:
+        yield Finding(
+            f"Topic {name} has {_MIN_INSYNC}={min_insync} and only {found.replication} replicas, "
+            "so that no write succeeds; change the topic."
+        )
+
+
+def _compare_policy(
+    name: str, wanted: Literal["compact", "delete"], found: str | None
+) -> Iterator[Finding]:
+    if found is None:
+        yield _unknown(name, _POLICY)
+        return
+    policies = {policy.strip() for policy in found.split(",")}
+    if wanted == "compact" and policies != {"compact"}:
+        yield Finding(
+            f"Topic {name} has {_POLICY}={found} and would lose rows; set it to compact alone."
+        )
+    if wanted == "delete" and "compact" in policies:
+        yield Finding(
+            f"Topic {name} has {_POLICY}={found} and would lose records of a user; set it to "
+            "delete."
+        )
+
+
+def _unknown(name: str, key: str) -> Finding:
+    sentence = (
+        f"{key} of topic {name} could not be checked, because the broker does not report it; look "
+        "at it by hand."
+    )
+    return Finding(sentence, is_certain=False)
+
+
+def _unequal(name: str, partitions: int, settings: Settings) -> str:
+    return (
+        f"Topic {name} has {partitions} partitions and {settings.partitions} are wanted, the same "
+        "for all topics; make the topic anew, or set INTEREST_PARTITIONS."
+    )

@@ -1,0 +1,47 @@
+"""A broker for the session, and settings of its own for each test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stream_app import topics
+from stream_app.broker import EmbeddedBroker
+from stream_app.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers: INTEREST_KAFKA_BOOTSTRAP if set, or else an embedded broker's."""
+    bootstrap = os.environ.get("INTEREST_KAFKA_BOOTSTRAP")
+    if bootstrap:
+        yield bootstrap
+        return
+    log_file = tmp_path_factory.mktemp("broker") / "broker.log"
+    with EmbeddedBroker(log_file=log_file) as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture
+def settings(kafka: str, tmp_path: Path) -> Iterator[Settings]:
+    """Settings with topics, group and folder of this test alone, all gone afterwards."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    settings = Settings(
+        kafka_bootstrap=kafka,
+        app_id=name,
+        clicks_topic=f"{name}.clicks",
+        searches_topic=f"{name}.searches",
+        purchases_topic=f"{name}.purchases",
+        drift_topic=f"{name}.drift",
+        recommendations_topic=f"{name}.recommendations",
+        dead_letters_topic=f"{name}.dead-letters",
+        partitions=4,
+        data_dir=tmp_path / "data",
+        http_port=0,
+    )
+    yield settings
+    topics.delete(settings)
