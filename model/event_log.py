@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,21 @@ class EventLog:
     def before(self, cutoff_ms: int) -> EventLog:
         """The rows with a time before ``cutoff_ms``."""
         return self.take(self.time_ms < cutoff_ms)
+
+    def digest(self) -> str:
+        """sha256 of what the rows say, as hexadecimal text."""
+        total = sha256()
+        for names, codes in (
+            (self.users, self.user),
+            (self.items, self.item),
+            (self.categories, self.category),
+            (self.queries, self.query),
+        ):
+            total.update(json.dumps(names[: int(codes.max(initial=-1)) + 1]).encode())
+            total.update(codes.tobytes())
+        for column in (self.time_ms, self.event_type, self.kind, self.pos, self.event):
+            total.update(column.tobytes())
+        return total.hexdigest()
 
     def batch(self, vocabulary: Vocabulary) -> tuple[EventBatch, list[str]]:
         """(steps in replay order, users): ``EventBatch.user`` counts into the users.

@@ -32,7 +32,8 @@ class LearningSettings:
     """How the network is fitted; numbers of steps are numbers of parameter updates.
 
     window_weight   weight of the window loss beside the next-item loss
-    rank_weight     weight of the ranking part (listwise) of the window loss
+    rank_weight     weight of the ranking part (listwise) of the window loss; the counters alone
+                    rank best without it
     sampled_above   catalogues above this size use a sampled softmax with ``negatives`` items
     """
 
@@ -43,7 +44,7 @@ class LearningSettings:
     learning_rate: float = 3e-3
     dropout: float = 0.2
     window_weight: float = 0.05
-    rank_weight: float = 0.25
+    rank_weight: float = 1.0
     sampled_above: int = 30_000
     negatives: int = 4096
     validate_every: int = 100
@@ -147,15 +148,19 @@ def count_logits(network: InterestLSTM, counts: Sparse, windows: np.ndarray) -> 
 def window_loss(logits: Tensor, labels: Sparse, windows: np.ndarray, rank_weight: float) -> Tensor:
     """Mean over windows of the summed binary cross-entropy, -log P(I | F), plus a listwise loss.
 
-    The listwise part is the cross-entropy of the labels under a softmax over the categories.
+    The listwise part is the cross-entropy of the labels, mean per window, under a softmax over
+    the categories.
     """
     row, category, _ = labels.of(windows)
     place = (torch.from_numpy(row), torch.from_numpy(category - 1))
     logits = logits[:, 1:]  # index 0 is no category
     positive = logits[place]
-    bernoulli = nn.functional.softplus(logits).sum() - positive.sum()
-    listwise = (torch.logsumexp(logits, 1)[place[0]] - positive).sum()
-    return (bernoulli + rank_weight * listwise) / max(len(windows), 1)
+    loss = nn.functional.softplus(logits).sum() - positive.sum()
+    if rank_weight > 0:
+        share = torch.from_numpy(1.0 / np.bincount(row, minlength=1)[row]).to(logits.dtype)
+        behind = torch.logsumexp(logits, 1)[place[0]] - positive
+        loss = loss + rank_weight * (behind * share).sum()
+    return loss / max(len(windows), 1)
 
 
 def fit_counters(
@@ -191,7 +196,7 @@ def fit_counters(
     for step in range(settings.counter_steps):
         chosen = random.choice(len(windows), min(COUNTER_BATCH, len(windows)), replace=False)
         logits = network.trend + offset + count_logits(network, windows.counts, chosen)
-        loss = window_loss(logits, windows.labels, chosen, settings.rank_weight)
+        loss = window_loss(logits, windows.labels, chosen, 0.0)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
@@ -259,7 +264,10 @@ class _Sampler:
         self.random = random
 
     def loss(self, network: InterestLSTM, out: Tensor, target: Tensor, negatives: int) -> Tensor:
-        """Cross-entropy of the targets among shared negatives; hits on the target are left out."""
+        """Cross-entropy of the targets with the other items' sum estimated from shared negatives.
+
+        A target is always there, so its own logit takes no correction.
+        """
         drawn = np.searchsorted(self.cumulative, self.random.random(negatives)) + 1
         drawn = np.unique(np.minimum(drawn, len(self.share)))
         expected = -np.expm1(negatives * np.log1p(-self.share))  # P(an item is among them)
@@ -269,7 +277,6 @@ class _Sampler:
         logits = logits - log_q[index - 1]
         logits = logits.masked_fill(target[:, None] == index, float("-inf"))
         own = (out * network.item.weight[target]).sum(1) + network.item_bias[target]
-        own = own - log_q[target - 1]
         every = torch.cat((own[:, None], logits), 1)
         return (torch.logsumexp(every, 1) - own).mean()
 

@@ -9,7 +9,6 @@ Seeds fix everything.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,10 +17,9 @@ from random import Random
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import csv, parquet
 
-from model.errors import EventLogError
 from model.simulation_words import LANGUAGES, QUALIFIERS, WORDS
+from model.tables import write_table
 
 DAY_MS = 86_400_000
 START_MS = 1_735_689_600_000  # 2025-01-01 00:00 UTC, a Wednesday
@@ -294,27 +292,5 @@ def truth_path(path: Path | str) -> Path:
 
 def write_simulated(log: SimulatedLog, path: Path | str) -> None:
     """Writes events (.parquet, .csv or .jsonl, by suffix) and the truth beside them."""
-    path = Path(path)
-    if path.suffix not in (".parquet", ".csv", ".jsonl"):
-        raise EventLogError(f"{path} is no .parquet, .csv or .jsonl file; name one to write.")
-    try:
-        write_table(log.events, path)
-        parquet.write_table(log.truth, truth_path(path))
-    except OSError as error:
-        raise EventLogError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Writes a table as its suffix says: .parquet, .csv, else one JSON object a line."""
-    if path.suffix == ".parquet":
-        parquet.write_table(table, path)
-    elif path.suffix == ".csv":
-        csv.write_csv(table, path)
-    else:
-        with path.open("w", encoding="utf-8") as lines:
-            for row in table.to_pylist():
-                lines.write(json.dumps(row, ensure_ascii=False, default=_iso) + "\n")
-
-
-def _iso(value: Any) -> str:
-    return str(value.isoformat())
+    write_table(log.events, path)
+    write_table(log.truth, truth_path(path))

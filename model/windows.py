@@ -155,7 +155,7 @@ def draw_windows(
     categories: int,
     random: np.random.Generator,
 ) -> Windows:
-    """At most ``count`` windows that end by ``end_s``: half at steps, half at any time between.
+    """At most ``count`` windows that end by ``end_s``: a fifth at steps, the rest at any time.
 
     A window at a step is what the lane asks for, one at any time is what a forecast asks for.
     """
@@ -168,12 +168,12 @@ def draw_windows(
     until = np.minimum(following[step], latest_s)
     idle = np.minimum(until - users.clock_s[step], 3 * horizon_s)  # one silent user is not all
     now_s = users.clock_s[step] + (random.random(len(step)) * idle).astype(np.int64)
-    half = min(count // 2, len(step))
     total = idle.sum()
     later = np.zeros(0, np.int64)
     if total > 0:
-        later = random.choice(len(step), min(half, int((idle > 0).sum())), False, idle / total)
-    at_step = random.choice(len(step), half, replace=False)
+        size = min(count - count // 5, int((idle > 0).sum()))
+        later = random.choice(len(step), size, False, idle / total)
+    at_step = random.choice(len(step), min(count // 5, len(step)), replace=False)
     taken = np.zeros(len(step), dtype=bool)
     taken[later] = True
     at_step = at_step[~taken[at_step]]

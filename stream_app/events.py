@@ -80,7 +80,7 @@ else:
     )
 
 
-class Click(Struct, frozen=True, gc=False, kw_only=True):
+class Click(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A user looks at an item, marks it or puts it into the cart."""
 
     event_id: Id
@@ -94,7 +94,7 @@ class Click(Struct, frozen=True, gc=False, kw_only=True):
     locale: ShortText | None = None
 
 
-class Search(Struct, frozen=True, gc=False, kw_only=True):
+class Search(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A user searches; `results` is how many items were found."""
 
     event_id: Id
@@ -108,7 +108,7 @@ class Search(Struct, frozen=True, gc=False, kw_only=True):
     locale: ShortText | None = None
 
 
-class PurchaseItem(Struct, frozen=True, gc=False, kw_only=True):
+class PurchaseItem(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One line of a purchase; the price is for one piece, in the purchase's currency."""
 
     item_id: Id
@@ -117,7 +117,7 @@ class PurchaseItem(Struct, frozen=True, gc=False, kw_only=True):
     price: Price | None = None
 
 
-class Purchase(Struct, frozen=True, gc=False, kw_only=True):
+class Purchase(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A user buys 1 to `MAX_ITEMS` items."""
 
     event_id: Id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -31,10 +33,21 @@ def tiny_checkpoint(
     Items "item-0" ... (the first ones most popular), item-i in "category-{i mod categories}";
     queries of any words. Neighbours of an item are other items of its category.
     """
-    vocabulary = Vocabulary(
-        tuple(f"item-{i}" for i in range(items)),
-        tuple(f"category-{c}" for c in range(categories)),
-    )
+    names = [f"item-{i}" for i in range(items)], [f"category-{c}" for c in range(categories)]
+    return named_checkpoint(*names, seed, hidden, neighbours, top)
+
+
+def named_checkpoint(
+    item_names: Sequence[str],
+    category_names: Sequence[str],
+    seed: int = 0,
+    hidden: int = 64,
+    neighbours: int = 20,
+    top: int = 20,
+) -> Checkpoint:
+    """Like ``tiny_checkpoint`` with other names: the i-th item in category i mod categories."""
+    vocabulary = Vocabulary(tuple(item_names), tuple(category_names))
+    items, categories = len(item_names), len(category_names)
     rng = np.random.default_rng(seed)
     known = np.arange(1, items + 1)
     item_category = np.zeros(vocabulary.items, dtype=np.int64)

@@ -1,18 +1,18 @@
 """The way out of a batch, in the one order that loses nothing and applies nothing twice.
 
-A crash between two steps leaves the batch to be done again: the journal gives it the same order, the
-offsets in the rows tell what was applied, and outputs that come again carry the same ids.
+A crash between two steps leaves the batch to be done again: the journal gives it the same order,
+the offsets in the rows tell what was applied, and outputs that come again carry the same ids.
 """
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stream_app.dead_letters import DeadLetter
 from stream_app.lane.merge import Triple
-from stream_app.lane.sender import Receipt, Sends
+from stream_app.lane.sender import NO_HEADERS, Receipt, Sends
 from stream_app.lane.table import Rows
 from stream_app.metrics import Metrics
 
@@ -107,7 +107,7 @@ class Committer:
         """Step 0: the entry of the batch is acknowledged. The batch's outputs come after it."""
         fence.check()
         self._at_step("before journal")
-        await self._sender.send(self._topics.journal, partition, [(None, entry, ())])
+        await self._sender.send(self._topics.journal, partition, [(None, entry, NO_HEADERS)])
         self._at_step("after journal")
 
     async def write(
@@ -141,22 +141,23 @@ class Committer:
         fence.check()
         self._at_step("before outputs")
         topics, send = self._topics, self._sender.send
-        if results.drift:
-            await send(topics.drift, partition, [(k, v, ()) for k, v in results.drift])
-        if results.recommendations:
-            records = [(k, v, ()) for k, v in results.recommendations]
-            await send(topics.recommendations, partition, records)
-        if results.dead_letters:
-            letters = [(d.key, d.value, d.headers) for d in results.dead_letters]
-            place = partition % self._dead_letter_partitions
-            await send(topics.dead_letters, place, letters)
+        drift = [(key, value, NO_HEADERS) for key, value in results.drift]
+        recommendations = [(key, value, NO_HEADERS) for key, value in results.recommendations]
+        letters = [(letter.key, letter.value, letter.headers) for letter in results.dead_letters]
+        await asyncio.gather(
+            send(topics.drift, partition, drift),
+            send(topics.recommendations, partition, recommendations),
+            send(topics.dead_letters, partition % self._dead_letter_partitions, letters),
+        )
         self._at_step("after outputs")
 
     async def _changelog(self, partition: int, results: Results, fence: Fence) -> Receipt:
         """Step 2: the rows are acknowledged by the changelog."""
         fence.check()
         self._at_step("before changelog")
-        records = [(key, row, ()) for key, row in zip(results.keys, results.rows, strict=True)]
+        records = [
+            (key, row, NO_HEADERS) for key, row in zip(results.keys, results.rows, strict=True)
+        ]
         receipt = await self._sender.send(self._topics.changelog, partition, records)
         self._at_step("after changelog")
         return receipt
@@ -167,8 +168,3 @@ class Committer:
         self._at_step("before store")
         self._rows.write(partition, results.keys, results.rows, reached)
         self._at_step("after store")
-
-
-def seconds() -> float:
-    """The clock of waits and health: monotonic, in seconds."""
-    return time.monotonic()

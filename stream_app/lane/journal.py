@@ -37,12 +37,12 @@ import numpy.typing as npt
 
 from stream_app.errors import RecoveryError
 from stream_app.lane.merge import TOPICS, Times, Triple, merge
+from stream_app.lane.reading import read_records
 
 if TYPE_CHECKING:
     from stream_app.settings import Settings
 
 VERSION = 1
-READ_TIMEOUT_MS = 10_000
 
 _LAYOUT = struct.Struct("<HHIQ3q3q3q3q3II")
 
@@ -179,23 +179,5 @@ def read_journal(settings: Settings, partition: int) -> list[JournalEntry]:
     Raises:
         RecoveryError: the topic holds records of another kind, or cannot be read to its end.
     """
-    from kafka import KafkaConsumer, TopicPartition
-
-    consumer = KafkaConsumer(**settings.kafka_python(), group_id=None, enable_auto_commit=False)
-    try:
-        place = TopicPartition(topic_name(settings), partition)
-        consumer.assign([place])
-        end = consumer.end_offsets([place])[place]
-        consumer.seek_to_beginning(place)
-        records: list[JournalEntry] = []
-        while consumer.position(place) < end:
-            found = consumer.poll(timeout_ms=READ_TIMEOUT_MS).get(place, [])
-            if not found and consumer.position(place) < end:
-                raise RecoveryError(
-                    f"Partition {partition} of the journal cannot be read to its end; check the "
-                    "brokers and try again."
-                )
-            records += [decode(record.value) for record in found]
-    finally:
-        consumer.close()
-    return chain(records)
+    records = read_records(settings, topic_name(settings), partition)
+    return chain(decode(record.value) for record in records)

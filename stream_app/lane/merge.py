@@ -1,10 +1,10 @@
 """The order in which the records of the three input topics of one partition are applied.
 
 A k-way merge, head by head: records of one topic keep the order of their offsets. The key of a
-record is the running maximum of the event times in its topic, so that it never falls; ties go to the
-topic that comes first in `EventType`, then to the lower offset. As the keys of a topic never fall,
-the merge of any prefixes is the stable sort of their keys, and a log that has ended gives the same
-order however it is cut.
+record is the running maximum of the event times in its topic, so that it never falls; ties go to
+the topic that comes first in `EventType`, then to the lower offset. As the keys of a topic never
+fall, the merge of any prefixes is the stable sort of their keys, and a log that has ended gives the
+same order however it is cut.
 
 Pure: no Kafka, no clock. Dimensions: T = 3 topics, N records of the cut.
 """
@@ -76,9 +76,7 @@ def merge(
     order = order[: min(stop, limit)]
     starts = np.cumsum([0, *counts[:-1]])
     taken = np.bincount(topic[order], minlength=TOPICS)
-    after = [
-        int(keys[t][taken[t] - 1]) if taken[t] else maxima[t] for t in range(TOPICS)
-    ]
+    after = [int(keys[t][taken[t] - 1]) if taken[t] else maxima[t] for t in range(TOPICS)]
     return Cut(
         topic=topic[order],
         index=order - starts[topic[order]],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,8 +17,10 @@ from aiokafka.errors import KafkaError
 from stream_app.errors import WorkerError
 
 Header = tuple[str, bytes]
-Record = tuple[bytes | None, bytes | None, Sequence[Header]]
+Record = tuple[bytes | None, bytes | None, list[Header]]
 """Key, value and headers."""
+
+NO_HEADERS: list[Header] = []
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Sender:
             raise _refused(topic, error) from error
         if not deliveries:
             return Receipt()
-        results = await asyncio.gather(
+        results: list[Any] = await asyncio.gather(
             *[future for future, _ in deliveries], return_exceptions=True
         )
         for result in results:

@@ -40,7 +40,7 @@ class RowTable:
     """The rows of a Faust table's RocksDB."""
 
     def __init__(self, table: CollectionT) -> None:
-        self._table = table
+        self._table: Any = table
 
     def read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         """The rows of the keys by one multi-get, None where there is none."""

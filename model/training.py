@@ -1,0 +1,335 @@
+"""Training on an event log: everything a checkpoint holds, chosen by a later slice of the log.
+
+1. the log before the cut-off, its vocabulary and its horizon
+2. the network on all but the last slice, early stopping on that slice
+3. how much of the LSTM's interest to keep on top of the counters, by the same slice
+4. statistics and counters on the whole log; the network again where ``refit`` says so
+5. temperature, drift threshold and fusion weights, on rows that the transition makes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+
+import numpy as np
+import torch
+
+from model import tuning
+from model.calibration import calibrate
+from model.checkpoint import (
+    Checkpoint,
+    DriftSettings,
+    RankingSettings,
+    Statistics,
+    build_checkpoint,
+)
+from model.counting import by_user, count_statistics
+from model.errors import EventLogError
+from model.event_log import EventLog
+from model.events import EventBatch
+from model.interest_lstm import DAY_S, InterestLSTM, NetworkSize
+from model.learning import (
+    LearningSettings,
+    Progress,
+    Validation,
+    fit_counters,
+    fit_network,
+    next_items,
+)
+from model.vocabulary import Vocabulary
+from model.windows import UserSteps, Windows, cutoff_windows, draw_windows
+
+HALF_LIVES_DAYS = (1.0, 7.0, 30.0)
+SHORT_LOG_HORIZONS = 3
+"""A log shorter than so many horizons is trained on a fifth of its span instead."""
+LATE_SHARE = 0.1
+"""The later slice holds at least this share of the log's events, and at least one horizon."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a training is made of; equal configurations and logs give equal files.
+
+    horizon_s           length of the predicted window
+    min_item_count      rarer items share hashed buckets
+    windows             windows the category readout learns from, at most
+    lists               lists that the fusion weights are chosen by, at most
+    refit               fit the network again with the later slice included
+    average_run_length  mean steps between false drift alarms that the threshold is set to
+    """
+
+    seed: int = 0
+    hidden: int = 64
+    horizon_s: int = 30 * DAY_S
+    min_item_count: int = 1
+    max_items: int = 200_000
+    windows: int = 20_000
+    lists: int = 1500
+    refit: bool = True
+    average_run_length: int = 1000
+    recommend_every: int = 5
+    threads: int = 1
+    learning: LearningSettings = field(default_factory=LearningSettings)
+
+    @classmethod
+    def quick(cls, seed: int = 0) -> TrainingConfig:
+        """About 15 s for 100,000 events on one core: for the demo."""
+        learning = LearningSettings(
+            max_steps=300,
+            counter_steps=150,
+            learning_rate=5e-3,
+            dropout=0.1,
+            sampled_above=5000,
+            negatives=1024,
+            validate_every=100,
+        )
+        return cls(
+            seed=seed, max_items=20_000, windows=8000, lists=500, refit=False, learning=learning
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint, the card that goes with it, and the figures of the later slice."""
+
+    checkpoint: Checkpoint
+    card: str
+    figures: dict[str, float]
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def train(
+    log: EventLog,
+    config: TrainingConfig | None = None,
+    progress: Progress = no_progress,
+    cutoff_ms: int | None = None,
+    source: str = "an event log",
+) -> Trained:
+    """Trains on the events before ``cutoff_ms`` (all without one); looks at no later one.
+
+    EventLogError when the log holds too little to learn from. ``source`` names the data in the
+    card; ``progress`` is called with what is being done, how far, and of how much.
+    """
+    config = config or TrainingConfig()
+    if cutoff_ms is not None:
+        log = log.before(cutoff_ms)
+    if len(log) < 2 or log.time_ms.min() == log.time_ms.max():
+        raise EventLogError(
+            "The log holds fewer than two moments to learn from; give a longer one."
+        )
+    with _single_threaded(config.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return _train(log, config, progress, source)
+
+
+@contextmanager
+def _single_threaded(threads: int) -> Iterator[None]:
+    """A fixed number of threads: sums in another order would give other files."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def horizon_of(log: EventLog, horizon_s: int) -> int:
+    """The horizon itself, or a fifth of the log's span when the log is shorter than three."""
+    span_s = int(log.time_ms.max() - log.time_ms.min()) // 1000
+    return horizon_s if span_s >= SHORT_LOG_HORIZONS * horizon_s else max(span_s // 5, 1)
+
+
+def make_vocabulary(log: EventLog, config: TrainingConfig) -> Vocabulary:
+    """The names of a log's rows (not of rows that were taken away)."""
+    items = np.bincount(log.item[log.item >= 0], minlength=len(log.items))
+    categories = np.bincount(log.category[log.category >= 0], minlength=len(log.categories))
+    return Vocabulary.build(
+        {name: int(n) for name, n in zip(log.items, items, strict=True) if n},
+        {name: int(n) for name, n in zip(log.categories, categories, strict=True) if n},
+        min_item_count=config.min_item_count,
+        max_items=config.max_items,
+    )
+
+
+@dataclass(frozen=True)
+class _Material:
+    """The log as the parts of a training see it; times in seconds."""
+
+    vocabulary: Vocabulary
+    batch: EventBatch
+    names: list[str]
+    horizon_s: int
+    half_life_s: np.ndarray
+    late_s: int
+    end_s: int
+
+
+def _material(log: EventLog, config: TrainingConfig) -> _Material:
+    vocabulary = make_vocabulary(log, config)
+    batch, names = log.batch(vocabulary)
+    horizon_s = horizon_of(log, config.horizon_s)
+    half_life_s = np.array(HALF_LIVES_DAYS) * DAY_S * min(1.0, horizon_s / (30 * DAY_S))
+    end_s = int(log.time_ms.max()) // 1000 + 1
+    late_s = min(end_s - horizon_s, int(np.quantile(log.time_ms, 1 - LATE_SHARE)) // 1000)
+    return _Material(vocabulary, batch, names, horizon_s, half_life_s, late_s, end_s)
+
+
+def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: str) -> Trained:
+    m = _material(log, config)
+    learning = config.learning
+    whole = UserSteps(by_user(m.batch))
+    early_batch = m.batch.take(m.batch.time_ms < m.late_s * 1000)
+    early = UserSteps(by_user(early_batch))
+    network = _network(m.vocabulary, config)
+
+    random = np.random.default_rng(config.seed)
+    windows = _windows(early, m.late_s, m, config, random)
+    fit_counters(network, windows, learning, random, progress)
+    counters = tuning.counter_weights(network)
+    validation = _validation(whole, m, random)
+    start = validation.loss(network, learning)
+    kept = fit_network(network, early, windows, learning, random, validation, progress)
+    best = validation.loss(network, learning)
+    share = tuning.choose_interest_share(network, counters, validation)
+    early_statistics = count_statistics(early_batch, m.vocabulary, m.half_life_s, m.horizon_s)
+    draft = _checkpoint(network, early_statistics, m, config)
+    progress("tuning", 0, 3)
+    late = tuning.late_rows(draft, m.batch, len(m.names), m.late_s, config.lists, config.seed)
+    temperature = tuning.fit_temperature(draft, late)
+    early_statistics = replace(early_statistics, temperature=temperature)
+    ranking, ndcg = tuning.choose_ranking(replace(draft, statistics=early_statistics), late)
+
+    progress("tuning", 1, 3)
+    windows = _windows(whole, m.end_s, m, config, random)
+    if config.refit:
+        network = _network(m.vocabulary, config)
+        steps = max(1, round(kept * len(whole) / max(len(early), 1)))
+        fit_counters(network, windows, learning, random, progress)
+        again = replace(learning, max_steps=steps)
+        fit_network(network, whole, windows, again, random, None, progress)
+        tuning.scale_interest(network, share)
+    if share == 0:
+        fit_counters(network, windows, learning, random, progress)
+    statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
+    statistics = replace(statistics, temperature=temperature)
+    checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking)
+    progress("tuning", 2, 3)
+    drift = calibrate(m.batch, checkpoint, config.average_run_length, config.seed)
+    checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking, drift=drift)
+    progress("tuning", 3, 3)
+    figures = {
+        "next-item cross-entropy, before": start[0],
+        "next-item cross-entropy, after": best[0],
+        "window loss, counters alone": start[1],
+        "window loss, with the LSTM": best[1],
+        "share of the LSTM's interest kept": share,
+        "updates kept": float(kept),
+        "next-item NDCG@10 of the lists": ndcg,
+    }
+    return Trained(checkpoint, _card(log, config, m, checkpoint, figures, source), figures)
+
+
+def _network(vocabulary: Vocabulary, config: TrainingConfig) -> InterestLSTM:
+    size = NetworkSize(
+        vocabulary.items, vocabulary.categories, vocabulary.query_buckets, hidden=config.hidden
+    )
+    torch.manual_seed(config.seed)
+    return InterestLSTM(size)
+
+
+def _windows(
+    users: UserSteps, end_s: int, m: _Material, config: TrainingConfig, random: np.random.Generator
+) -> Windows:
+    return draw_windows(
+        users, end_s, config.windows, m.half_life_s, m.horizon_s, m.vocabulary.categories, random
+    )
+
+
+def _validation(whole: UserSteps, m: _Material, random: np.random.Generator) -> Validation:
+    """Steps of the later slice that have a next item, and each user's window at its start."""
+    steps = np.flatnonzero((whole.clock_s >= m.late_s) & (next_items(whole) > 0))
+    if len(steps) > tuning.MAX_STEPS:
+        steps = np.sort(random.choice(steps, tuning.MAX_STEPS, replace=False))
+    categories = m.vocabulary.categories
+    windows = cutoff_windows(whole, m.late_s, m.half_life_s, m.horizon_s, categories)
+    if len(windows) > tuning.MAX_USERS:
+        chosen = np.sort(random.choice(len(windows), tuning.MAX_USERS, replace=False))
+        step, now_s = windows.step[chosen], windows.now_s[chosen]
+        windows = whole.windows(step, now_s, m.half_life_s, m.horizon_s, categories)
+    return Validation(whole, steps, windows)
+
+
+def _checkpoint(
+    network: InterestLSTM,
+    statistics: Statistics,
+    m: _Material,
+    config: TrainingConfig,
+    ranking: RankingSettings | None = None,
+    drift: DriftSettings | None = None,
+) -> Checkpoint:
+    return build_checkpoint(
+        deepcopy(network),  # a checkpoint's network learns no more
+        m.vocabulary,
+        statistics,
+        drift or DriftSettings(),
+        ranking or RankingSettings(),
+        m.horizon_s,
+        config.recommend_every,
+    )
+
+
+def _card(
+    log: EventLog,
+    config: TrainingConfig,
+    m: _Material,
+    checkpoint: Checkpoint,
+    figures: dict[str, float],
+    source: str,
+) -> str:
+    first, last = (_day(int(t)) for t in (log.time_ms.min(), log.time_ms.max()))
+    v = m.vocabulary
+    learning = asdict(config)
+    learning.pop("learning")
+    lines = [
+        f"# Checkpoint {checkpoint.version}",
+        "",
+        f"Trained on {source}: {len(log):,} rows of {len(np.unique(log.user)):,} users from "
+        f"{first} to {last} (sha256 {log.digest()}).",
+        f"Vocabulary: {len(v.item_names):,} items, {len(v.category_names):,} categories; "
+        f"items seen fewer than {config.min_item_count} times share {v.item_buckets} buckets.",
+        f"Predicted window: {m.horizon_s / DAY_S:.4g} days; half-lives of the counts: "
+        + ", ".join(f"{s / DAY_S:.3g}" for s in m.half_life_s)
+        + " days.",
+        f"Later slice that chose: from {_day(m.late_s * 1000)} on.",
+        "",
+        "| figure of the later slice | value |",
+        "|---|---|",
+        *(f"| {name} | {value:.4f} |" for name, value in figures.items()),
+        "",
+        _drift_line(checkpoint.drift),
+        f"Fusion: {asdict(checkpoint.ranking)}.",
+        f"Settings: {learning}; {asdict(config.learning)}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _drift_line(drift: DriftSettings) -> str:
+    if drift.average_run_length is None:
+        return f"Drift: threshold {drift.threshold}, the default: the log is too short to set it."
+    return (
+        f"Drift: threshold {drift.threshold}, set on users with shuffled sessions: there "
+        f"{drift.average_run_length} steps between alarms, {drift.false_alarms} alarms per 1,000 "
+        "users and 30 days."
+    )
+
+
+def _day(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,231 @@
+"""What a later slice of the log decides: shares, temperatures, fusion weights.
+
+Rows come from ``transition``, so what is chosen here holds for the rows that the lane makes.
+Dimensions: R rows, C categories.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from model import interests, ranking
+from model.checkpoint import Checkpoint, RankingSettings
+from model.events import EventBatch, Source
+from model.interest_lstm import InterestLSTM
+from model.learning import Validation, count_logits, hidden_at, readout, window_loss
+from model.metrics import DISCOUNT, TOP, ndcg_by_user
+from model.state import StateBatch, new_rows
+from model.transition import transition
+
+MAX_STEPS = 4096
+MAX_USERS = 2000
+PASSES = 3
+NEVER = 1_000_000
+SHARES = (0.25, 0.5, 0.75, 1.0)
+TEMPERATURE_GRID = np.geomspace(0.5, 2.5, 41)
+BUCKET_ROWS = 100
+"""A temperature of its own needs so many rows."""
+COUNTER_WEIGHTS = ("trend", "count_weight", "share_weight", "seen_weight")
+_GRID: dict[str, tuple[float, ...]] = {
+    "transition": (0.0, 0.5, 1.0, 2.0),
+    "recency": (0.5, 0.8, 0.95),
+    "category": (0.0, 0.2, 0.5),
+    "popularity": (0.0, 0.1, 0.3),
+    "lstm": (0.0, 0.3, 0.6, 1.0),
+}
+
+
+def counter_weights(network: InterestLSTM) -> dict[str, torch.Tensor]:
+    """The weights of the counters alone."""
+    return {name: getattr(network, name).detach().clone() for name in COUNTER_WEIGHTS}
+
+
+def scale_interest(network: InterestLSTM, share: float) -> None:
+    """Keeps a share of what the LSTM adds to the category logits."""
+    with torch.no_grad():
+        for layer in (network.interest, network.activity):
+            layer.weight.mul_(share)
+            layer.bias.mul_(share)
+
+
+def choose_interest_share(
+    network: InterestLSTM, counters: dict[str, torch.Tensor], validation: Validation
+) -> float:
+    """The share of the LSTM's interest that helps most, which the network then has.
+
+    Help is what NDCG@10 gains and binary cross-entropy loses, both relative to the counters
+    alone; at 0 the counters stand as they were without the LSTM.
+    """
+    windows = validation.windows
+    rows = np.arange(len(windows))
+    if len(rows) == 0:
+        return 1.0
+    label = np.zeros((len(rows), network.size.categories), dtype=bool)
+    row, category, _ = windows.labels.of(rows)
+    label[row, category] = True
+    trained = counter_weights(network)
+    with torch.inference_mode():
+        hidden = hidden_at(network, validation.users, windows.step)
+        out = readout(network, hidden, validation.users, windows.step)
+        added = network.background_logits(out) - network.trend
+        learnt = network.trend + count_logits(network, windows.counts, rows)
+    network.load_state_dict(counters, strict=False)
+    with torch.inference_mode():
+        alone = network.trend + count_logits(network, windows.counts, rows)
+
+    def merits(logits: torch.Tensor) -> tuple[float, float]:
+        loss = float(window_loss(logits, windows.labels, rows, 0.0))
+        return float(np.nan_to_num(np.nanmean(ndcg_by_user(logits.numpy(), label)))), loss
+
+    base_ndcg, base_loss = merits(alone)
+    best, best_share = 0.0, 0.0
+    for share in SHARES:
+        ndcg, loss = merits(learnt + share * added)
+        gain = ndcg / max(base_ndcg, 1e-9) - loss / max(base_loss, 1e-9)
+        if gain > best:
+            best, best_share = gain, share
+    if best_share > 0:
+        network.load_state_dict(trained, strict=False)
+    scale_interest(network, best_share)
+    return best_share
+
+
+@dataclass(frozen=True)
+class Late:
+    """Rows of the later slice and what followed.
+
+    rows, now_ms, label          rows at its start and the categories touched within the horizon
+    list_rows, list_ms, target   rows after some events and the item that came next
+    """
+
+    rows: StateBatch
+    now_ms: np.ndarray
+    label: np.ndarray
+    list_rows: StateBatch
+    list_ms: np.ndarray
+    target: np.ndarray
+
+
+def late_rows(
+    checkpoint: Checkpoint,
+    batch: EventBatch,
+    users: int,
+    late_s: int,
+    lists: int,
+    seed: int = 0,
+) -> Late:
+    """Moves rows through the log up to and into the later slice, of at most 2,000 users."""
+    random = np.random.default_rng(seed)
+    known = np.unique(batch.user[batch.time_ms < late_s * 1000])
+    chosen = np.sort(random.choice(known, min(MAX_USERS, len(known)), replace=False))
+    number = np.full(users, -1, dtype=np.int64)
+    number[chosen] = np.arange(len(chosen))
+    batch = batch.take(number[batch.user] >= 0)
+    batch = replace(batch, user=number[batch.user])
+    quiet = replace(checkpoint, recommend_every=NEVER)
+    late_ms = late_s * 1000
+    rows, _ = transition(
+        new_rows(len(chosen), checkpoint.hidden),
+        batch.take(batch.time_ms < late_ms),
+        Source(),
+        quiet,
+    )
+    label = np.zeros((len(rows), checkpoint.vocabulary.categories), dtype=bool)
+    until_ms = late_ms + checkpoint.horizon_s * 1000
+    inside = (batch.time_ms >= late_ms) & (batch.time_ms <= until_ms) & (batch.category > 0)
+    label[batch.user[inside], batch.category[inside]] = True
+    list_rows, target = _next_items(
+        rows, batch.take(batch.time_ms >= late_ms), quiet, lists, random
+    )
+    now_ms = np.full(len(rows), late_ms)
+    return Late(rows, now_ms, label, list_rows, list_rows["last_time_ms"], target)
+
+
+def _next_items(
+    rows: StateBatch,
+    late: EventBatch,
+    checkpoint: Checkpoint,
+    lists: int,
+    random: np.random.Generator,
+) -> tuple[StateBatch, np.ndarray]:
+    """Rows right before some events of the later slice, and the item each event brought."""
+    order = np.argsort(late.user, kind="stable")
+    place = np.empty(len(late), dtype=np.int64)  # number of the step among its user's
+    starts = np.searchsorted(late.user[order], np.arange(len(rows)))
+    place[order] = np.arange(len(late)) - starts[late.user[order]]
+    events = np.flatnonzero((late.item > 0) & (late.line == 0))
+    events = random.permutation(events)[:lists]
+    events = events[np.argsort(place[events], kind="stable")]
+    found, targets = [rows[:0]], [np.zeros(0, np.int64)]
+    reached = np.zeros(len(rows), dtype=np.int64)
+    while len(events):
+        _, first = np.unique(late.user[events], return_index=True)  # one event of each user
+        now, events = events[first], np.delete(events, first)
+        goal = reached.copy()
+        goal[late.user[now]] = place[now]
+        between = (place >= reached[late.user]) & (place < goal[late.user])
+        rows, _ = transition(rows, late.take(between), Source(), checkpoint)
+        reached = goal
+        found.append(rows[late.user[now]])
+        targets.append(late.item[now])
+    return np.concatenate(found), np.concatenate(targets)
+
+
+def fit_temperature(checkpoint: Checkpoint, late: Late) -> np.ndarray:
+    """The temperature of each event-count bucket that gives the later slice's labels the least
+    binary cross-entropy; buckets with few rows take that of all rows."""
+    plain = replace(
+        checkpoint,
+        statistics=replace(
+            checkpoint.statistics, temperature=np.ones_like(checkpoint.statistics.temperature)
+        ),
+    )
+    temperature = np.ones_like(plain.statistics.temperature)
+    if len(late.rows) == 0:
+        return temperature
+    out = interests.hidden_readout(late.rows, plain)
+    logits = interests.category_logits(late.rows, out, late.now_ms // 1000, plain)[:, 1:]
+    label = late.label[:, 1:]
+    loss = np.stack([_row_loss(logits / np.float32(t), label) for t in TEMPERATURE_GRID])  # (T, R)
+    temperature[:] = TEMPERATURE_GRID[loss.sum(1).argmin()]
+    bucket = np.searchsorted(interests.EVENT_BUCKETS, late.rows["events"], side="right")
+    for index in range(len(temperature)):
+        inside = bucket == index
+        if inside.sum() >= BUCKET_ROWS:
+            temperature[index] = TEMPERATURE_GRID[loss[:, inside].sum(1).argmin()]
+    return temperature
+
+
+def _row_loss(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Binary cross-entropy summed over the categories, (R,)."""
+    return np.asarray(np.logaddexp(0, logits).sum(1) - np.where(label, logits, 0).sum(1))
+
+
+def choose_ranking(checkpoint: Checkpoint, late: Late) -> tuple[RankingSettings, float]:
+    """Fusion weights with the best NDCG@10 of the next item, one weight after the other."""
+    best = checkpoint.ranking
+    if len(late.target) == 0:
+        return best, 0.0
+    best_ndcg = _list_ndcg(checkpoint, late, best)
+    for _ in range(PASSES):
+        before = best
+        for name, values in _GRID.items():
+            for value in values:
+                candidate = replace(best, **{name: value})
+                if candidate == best:
+                    continue
+                ndcg = _list_ndcg(checkpoint, late, candidate)
+                if ndcg > best_ndcg:
+                    best, best_ndcg = candidate, ndcg
+        if best == before:
+            break
+    return best, best_ndcg
+
+
+def _list_ndcg(checkpoint: Checkpoint, late: Late, settings: RankingSettings) -> float:
+    lists = ranking.rank(late.list_rows, late.list_ms, replace(checkpoint, ranking=settings), TOP)
+    hit = lists.item == late.target[:, None]
+    return float((hit @ DISCOUNT[: hit.shape[1]]).mean())

@@ -1,0 +1,173 @@
+"""The command line: ``interest-stream …``. Wiring only; every command is a call or two."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from model.errors import ModelError
+from stream_app.errors import InterestStreamError, UsageError
+from stream_app.file_commands import register
+from stream_app.terminal import console, stages
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Follows what the users of a shop are interested in, event by event.",
+)
+topics_app = typer.Typer(no_args_is_help=True, help="Create or check the topics.")
+app.add_typer(topics_app, name="topics")
+CheckpointOption = Annotated[Path | None, typer.Option(help="Checkpoint directory.")]
+
+
+def main() -> None:
+    """Runs a command; errors of ours are one sentence, 2 for wrong use and 1 for failure."""
+    try:
+        app()
+    except InterestStreamError as error:
+        console.print(f"[red]{type(error).__name__}:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(error.exit_code)
+    except ModelError as error:
+        console.print(f"[red]{type(error).__name__}:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float | None, typer.Option(min=1, help="How long events come in.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Replay this event log instead.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    checkpoint: CheckpointOption = None,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Number of workers.")] = 1,
+    users: Annotated[int, typer.Option(min=1, help="Simulated shoppers.")] = 1000,
+    days: Annotated[int, typer.Option(min=2, help="Simulated days.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation and the training.")] = 0,
+) -> None:
+    """Watch events go through a broker and a worker, then compare with what is known."""
+    from stream_app.demo.run import DemoOptions, run_demo
+
+    options = DemoOptions(seconds, data, summary, checkpoint, workers, users, days, seed)
+    run_demo(options, Console())
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker; settings come from INTEREST_* variables. Ends in order on SIGTERM."""
+    from stream_app.settings import Settings
+    from stream_app.worker import run
+
+    sys.exit(run(Settings()))
+
+
+@app.command()
+def broker(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Loopback port.")] = 9092,
+) -> None:
+    """Run the embedded broker until Ctrl-C; it keeps nothing on disk."""
+    from stream_app.broker import EmbeddedBroker
+
+    with EmbeddedBroker(port) as running:
+        console.print(f"Broker at {running.bootstrap}; Ctrl-C ends it.")
+        try:
+            sys.exit(running.wait())
+        except KeyboardInterrupt:
+            console.print("Ended.")
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing."""
+    from stream_app import topics
+    from stream_app.settings import Settings
+
+    made = topics.create(Settings())
+    console.print(f"Created {', '.join(made)}." if made else "All topics are there.")
+
+
+@topics_app.command("check")
+def topics_check() -> None:
+    """Check that the topics lose and split no data; exit code 1 when they could."""
+    from stream_app import topics
+    from stream_app.settings import Settings
+
+    findings = topics.check(Settings())
+    for finding in findings:
+        console.print(str(finding), soft_wrap=True)
+    if any(finding.is_certain for finding in findings):
+        raise typer.Exit(1)
+    if not findings:
+        console.print("All topics are as they have to be.")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="Event log: .parquet, .csv or .jsonl.")],
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second.")] = None,
+) -> None:
+    """Send the events of a log to the input topics, in their order."""
+    from model.event_log import read_event_log
+    from stream_app.broker import wait_until_ready
+    from stream_app.log_records import log_records
+    from stream_app.producing import EventProducer, produce
+    from stream_app.settings import Settings
+
+    log = read_event_log(file)
+    settings = Settings()
+    wait_until_ready(settings.kafka_python(), 10.0)
+    producer = EventProducer(settings)
+    with stages() as progress:
+        total = len(log.event_ids)
+        count = produce(
+            producer,
+            log_records(log),
+            rate,
+            progress=lambda done: progress(f"Sending {file.name}", done, total),
+        )
+        producer.close()
+    console.print(f"Sent {count:,} events of {len(log.users):,} users.")
+
+
+@app.command("schemas")
+def schemas_command(
+    out: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("deploy/schemas"),
+) -> None:
+    """Write the JSON Schemas of all messages."""
+    from stream_app.schemas import export_schemas
+
+    for path in export_schemas(out):
+        console.print(str(path))
+
+
+@app.command("verify")
+def verify_command(checkpoint: CheckpointOption = None) -> None:
+    """Compare the stored rows with the offline transition over the input topics."""
+    from model.checkpoint import load
+    from stream_app.settings import Settings
+    from stream_app.verify import verify
+
+    settings = Settings()
+    directory = checkpoint or settings.checkpoint
+    if directory is None:
+        raise UsageError("No checkpoint is named; give --checkpoint or set INTEREST_CHECKPOINT.")
+    comparison, offline = verify(settings, load(directory), int(time.time() * 1000))
+    console.print(
+        f"{comparison.users:,} rows of {offline.events:,} events: {len(comparison.differing):,} "
+        f"differ; hidden states within {comparison.hidden_difference:.6f}."
+    )
+    for user in comparison.differing[:20]:
+        console.print(f"  differs: {user}")
+    if not comparison.exact:
+        raise typer.Exit(1)
+
+
+register(app)
+
+
+if __name__ == "__main__":
+    main()

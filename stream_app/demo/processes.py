@@ -1,0 +1,117 @@
+"""Workers as processes of their own, started as a user would start them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream_app.errors import WorkerError
+from stream_app.settings import PREFIX
+
+READY_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 15.0
+HTTP_TIMEOUT_S = 2.0
+
+
+class WorkerProcess:
+    """One ``interest-stream worker`` with settings of its own.
+
+    overrides are field names of Settings; data_dir, http_port and log file are the worker's own.
+    """
+
+    def __init__(self, overrides: Mapping[str, object], home: Path, name: str = "worker") -> None:
+        self.port = free_port()
+        self.log_file = home / f"{name}.log"
+        own = {**overrides, "data_dir": home / name, "http_port": self.port}
+        variables = {f"{PREFIX}{key.upper()}": str(value) for key, value in own.items()}
+        with open(self.log_file, "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "stream_app.cli", "worker"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **variables},
+                start_new_session=True,  # Ctrl-C reaches the demo, which ends the worker in order
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Waits for /readyz; WorkerError with the log's last line when the worker ends first."""
+        deadline = time.monotonic() + timeout_s
+        while not self.is_ready():
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise WorkerError(f"The worker is not ready in time; {self.last_line()}")
+            time.sleep(0.1)
+
+    def is_ready(self) -> bool:
+        """True when /readyz answers 200."""
+        try:
+            with urllib.request.urlopen(self._url("readyz"), timeout=HTTP_TIMEOUT_S):
+                return True
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def metrics(self) -> dict[tuple[str, tuple[str, ...]], float]:
+        """Samples of /metrics by name and label values; empty when it does not answer."""
+        try:
+            with urllib.request.urlopen(self._url("metrics"), timeout=HTTP_TIMEOUT_S) as answer:
+                text = answer.read().decode()
+        except (OSError, urllib.error.URLError):
+            return {}
+        return {
+            (sample.name, tuple(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def _url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def check_alive(self) -> None:
+        """WorkerError when the process has ended."""
+        status = self._process.poll()
+        if status is not None:
+            raise WorkerError(f"The worker ended with status {status}: {self.last_line()}")
+
+    def last_line(self) -> str:
+        """The last line of the worker's log."""
+        lines = self.log_file.read_text(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else "it has logged nothing."
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """SIGTERM, then the exit status; killed when it does not end in time."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        """SIGKILL, then the exit status."""
+        if self._process.poll() is None:
+            self._process.kill()
+        return self._process.wait()
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port

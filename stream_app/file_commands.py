@@ -1,0 +1,180 @@
+"""Commands that work on event log files and checkpoints, without Kafka."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from model.checkpoint import Checkpoint, load, save
+from model.evaluation import evaluate_next_item, evaluate_window
+from model.event_log import EventLog, read_event_log
+from model.learning import Progress
+from model.prediction import drift_table, move, predict_categories, predict_items
+from model.simulation import ShopSettings, simulate, truth_path, write_simulated
+from model.tables import write_table
+from model.training import TrainingConfig, train
+from stream_app.errors import UsageError
+from stream_app.terminal import console, parse_duration, parse_time, stages
+
+DataOption = Annotated[Path, typer.Option(help="Event log: .parquet, .csv or .jsonl.")]
+OutOption = Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl.")]
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="Checkpoint directory; trained on the log without one.")
+]
+CutoffOption = Annotated[str, typer.Option(help="Only earlier events are known, e.g. 2014-07-17.")]
+QuickOption = Annotated[bool, typer.Option("--quick", help="A short training, as in the demo.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    for name, command in (
+        ("simulate", simulate_command),
+        ("train", train_command),
+        ("predict", predict_command),
+        ("drift", drift_command),
+        ("evaluate", evaluate_command),
+    ):
+        app.command(name)(command)
+
+
+def simulate_command(
+    out: OutOption,
+    users: Annotated[int, typer.Option(min=1)] = 1000,
+    days: Annotated[int, typer.Option(min=2)] = 60,
+    seed: int = 0,
+) -> None:
+    """Write the event log of a simulated shop, and its planted changes beside it."""
+    made = simulate(ShopSettings(users=users, days=days, seed=seed))
+    write_simulated(made, out)
+    console.print(
+        f"Wrote {made.events.num_rows:,} rows to {out} and {made.truth.num_rows:,} planted "
+        f"changes to {truth_path(out)}."
+    )
+
+
+def train_command(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Checkpoint directory to write.")],
+    cutoff: Annotated[str | None, typer.Option(help="Use only events before this time.")] = None,
+    horizon: Annotated[str, typer.Option(help="Length of the predicted window.")] = "30d",
+    seed: int = 0,
+    quick: QuickOption = False,
+) -> None:
+    """Train a checkpoint on an event log."""
+    log = read_event_log(data)
+    cutoff_ms = None if cutoff is None else parse_time(cutoff)
+    with stages() as progress:
+        config = _config(parse_duration(horizon), seed, quick)
+        trained = train(log, config, progress, cutoff_ms, data.name)
+    save(trained.checkpoint, out, trained.card)
+    console.print(f"Wrote model {trained.checkpoint.version} to {out}; its card is {out}/card.md.")
+
+
+def predict_command(
+    data: DataOption,
+    cutoff: CutoffOption,
+    out: OutOption,
+    horizon: Annotated[str, typer.Option(help="Length of the window.")] = "30d",
+    items: Annotated[
+        int | None, typer.Option(min=1, help="Item lists of this length instead of categories.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Categories of each user.")] = None,
+    new_only: Annotated[bool, typer.Option("--new-only", help="Only untouched ones.")] = False,
+    checkpoint: CheckpointOption = None,
+    seed: int = 0,
+    quick: QuickOption = False,
+) -> None:
+    """Predict the categories of the window after a time, or the next items, for every user."""
+    log, cutoff_ms, horizon_s = read_event_log(data), parse_time(cutoff), parse_duration(horizon)
+    with stages() as progress:
+        config = _config(horizon_s, seed, quick)
+        model = _checkpoint(checkpoint, log, config, progress, cutoff_ms, data.name)
+        moved = move(log, model, progress, cutoff_ms)
+    if items is None:
+        table = predict_categories(moved, cutoff_ms, model, horizon_s, top, new_only)
+    else:
+        table = predict_items(moved, cutoff_ms, model, items)
+    write_table(table, out)
+    console.print(f"Wrote {table.num_rows:,} rows to {out}, by model {model.version}.")
+
+
+def drift_command(
+    data: DataOption,
+    out: OutOption,
+    checkpoint: CheckpointOption = None,
+    seed: int = 0,
+    quick: QuickOption = False,
+) -> None:
+    """Find the changes of interest in an event log, with their evidence."""
+    log = read_event_log(data)
+    with stages() as progress:
+        config = _config(parse_duration("30d"), seed, quick)
+        model = _checkpoint(checkpoint, log, config, progress, None, data.name)
+        moved = move(log, model, progress)
+    table = drift_table(moved, log, model)
+    write_table(table, out)
+    console.print(
+        f"Wrote {table.num_rows:,} changes to {out}; threshold {model.drift.threshold:g}, "
+        f"{model.drift.average_run_length or float('nan'):,.0f} steps between false alarms."
+    )
+
+
+def evaluate_command(
+    data: DataOption,
+    cutoff: CutoffOption,
+    horizon: Annotated[str, typer.Option(help="Length of the window.")] = "30d",
+    new_only: Annotated[bool, typer.Option("--new-only", help="Only untouched ones.")] = False,
+    checkpoint: CheckpointOption = None,
+    seed: int = 0,
+    quick: QuickOption = False,
+) -> None:
+    """Measure predictions after a time against what happened, beside the baselines."""
+    log, cutoff_ms, horizon_s = read_event_log(data), parse_time(cutoff), parse_duration(horizon)
+    with stages() as progress:
+        config = _config(horizon_s, seed, quick)
+        model = _checkpoint(checkpoint, log, config, progress, cutoff_ms, data.name)
+        window = evaluate_window(log, model, cutoff_ms, progress, horizon_s, new_only, seed)
+        following = evaluate_next_item(log, model, cutoff_ms, progress, seed)
+    labelled, known = window.users
+    console.print(
+        _figures(
+            f"Categories of the next {horizon}, {labelled:,} of {known:,} users", window.figures
+        )
+    )
+    for baseline, (gain, interval) in window.gains.items():
+        console.print(
+            f"NDCG@10 over {baseline}: {gain:+.4f} (95 % {interval[0]:+.4f} to {interval[1]:+.4f})"
+        )
+    console.print(_figures(f"Next item, {following.events:,} events", following.figures))
+
+
+def _figures(title: str, figures: dict[str, dict[str, float]]) -> Table:
+    names = list(dict.fromkeys(name for row in figures.values() for name in row))
+    table = Table("", *names, title=title, title_justify="left")
+    for predictor, row in figures.items():
+        table.add_row(predictor, *[f"{row[name]:.4f}" if name in row else "–" for name in names])
+    return table
+
+
+def _config(horizon_s: int, seed: int, quick: bool) -> TrainingConfig:
+    config = TrainingConfig.quick(seed) if quick else TrainingConfig(seed=seed)
+    return replace(config, horizon_s=horizon_s)
+
+
+def _checkpoint(
+    directory: Path | None,
+    log: EventLog,
+    config: TrainingConfig,
+    progress: Progress,
+    cutoff_ms: int | None,
+    name: str,
+) -> Checkpoint:
+    if directory is not None:
+        return load(directory)
+    if cutoff_ms is not None and not (log.time_ms < cutoff_ms).any():
+        raise UsageError(f"{name} has no event before the cut-off; name a later one.")
+    return train(log, config, progress, cutoff_ms, name).checkpoint

@@ -1,0 +1,145 @@
+"""What a batch gives: the pure middle of the lane, between the merge and the commit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.checkpoint import Checkpoint
+from model.events import Source
+from model.state import StateBatch, pack, unpack
+from model.transition import Outputs, Trigger, transition
+from stream_app.dead_letters import DeadLetter, dead_letter
+from stream_app.errors import StoreError
+from stream_app.lane.assemble import Assembled, assemble
+from stream_app.lane.commit import Results
+from stream_app.lane.merge import TOPICS, Triple
+from stream_app.lane.partition import Batch, Refused
+from stream_app.lane.table import Rows
+from stream_app.metrics import EVENT_TYPES, Metrics
+from stream_app.outputs import encode
+
+TRIGGERS = {trigger: trigger.name.lower() for trigger in Trigger}
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The results of a batch, and what is counted once they are acknowledged."""
+
+    results: Results
+    batch: Batch
+    duplicate: np.ndarray  # (E,) bool
+    triggers: Counter[str]
+
+    def count(self, metrics: Metrics, acknowledged_at: float) -> None:
+        """Count the batch; `acknowledged_at` in seconds of the wall clock."""
+        batch = self.batch
+        metrics.batch_events.observe(len(batch.events) + len(batch.refused))
+        per_outcome = np.bincount(batch.event_type * 2 + self.duplicate, minlength=TOPICS * 2)
+        for topic, name in enumerate(EVENT_TYPES):
+            for outcome, number in zip(
+                ("applied", "duplicate"), per_outcome[2 * topic :].tolist(), strict=False
+            ):
+                metrics.events_total.labels(name, outcome).inc(number)
+        for refused in batch.refused:
+            metrics.events_total.labels(EVENT_TYPES[refused.topic], "dead_letter").inc()
+            metrics.dead_letters_total.labels(str(refused.rejection.reason)).inc()
+        metrics.rows_written_total.inc(len(self.results.rows))
+        metrics.drift_events_total.inc(len(self.results.drift))
+        for trigger, number in self.triggers.items():
+            metrics.recommendations_total.labels(trigger).inc(number)
+        metrics.observe_latency(batch.produced_ms / 1000, acknowledged_at)
+
+
+def compute(
+    batch: Batch,
+    partition: int,
+    ends: Triple,
+    topics: tuple[str, str, str],
+    rows: Rows,
+    source: Source,
+    checkpoint: Checkpoint,
+    metrics: Metrics,
+    dead_letter_max_bytes: int,
+) -> Computed:
+    """Read the rows of the batch's users, move them, and encode what goes out.
+
+    Args:
+        ends: end offsets of the input topics, as far as they are known.
+
+    Raises:
+        StoreError: a stored row does not fit the topics.
+    """
+    letters = [_dead_letter(refused, dead_letter_max_bytes) for refused in batch.refused]
+    if not batch.events:
+        results = Results([], [], letters, [], [], batch.entry.end)
+        return Computed(results, batch, np.zeros(0, dtype=bool), Counter())
+    with metrics.time_stage("read"):
+        assembled = assemble(batch.events, batch.event_type, batch.offset, checkpoint.vocabulary)
+        keys = [user.encode() for user in assembled.users]
+        states = unpack(rows.read(partition, keys), checkpoint.hidden)
+        check_rows(states, source, ends, topics, partition)
+    with metrics.time_stage("transition"):
+        moved, outputs = transition(states, assembled.steps, source, checkpoint)
+    with metrics.time_stage("encode"):
+        encoded = encode(outputs, assembled.steps, assembled.users, partition, topics, checkpoint)
+        results = Results(
+            drift=encoded.drift,
+            recommendations=encoded.recommendations,
+            dead_letters=letters,
+            keys=keys,
+            rows=pack(moved),
+            ends=batch.entry.end,
+        )
+    return Computed(results, batch, _duplicates(assembled, outputs), _triggers(outputs))
+
+
+def check_rows(
+    states: StateBatch, source: Source, ends: Triple, topics: tuple[str, str, str], partition: int
+) -> None:
+    """Refuse rows that were made of other topics than these.
+
+    Raises:
+        StoreError: a row holds an offset beyond its topic's end, or another partition count.
+    """
+    counts = states["partitions"]
+    other = counts[(counts != 0) & (counts != source.partitions)]
+    if len(other):
+        raise StoreError(
+            f"A stored row was made with {other[0]} partitions and the topics have "
+            f"{source.partitions}; rebuild the rows from the input topics under another "
+            "INTEREST_APP_ID."
+        )
+    known = states["epoch"] == np.asarray(source.epochs, dtype=np.uint32)
+    highest = np.where(known, states["offset"], -1).max(axis=0)
+    for topic, offset, end in zip(topics, highest.tolist(), ends, strict=True):
+        if offset >= end:
+            raise StoreError(
+                f"{topic} partition {partition} ends at offset {end}, but a stored row holds "
+                f"offset {offset}: the topic was made anew; rebuild the rows under another "
+                "INTEREST_APP_ID."
+            )
+
+
+def _dead_letter(refused: Refused, max_bytes: int) -> DeadLetter:
+    record, rejection = refused.record, refused.rejection
+    return dead_letter(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        str(rejection.reason),
+        rejection.message,
+        max_bytes,
+    )
+
+
+def _duplicates(assembled: Assembled, outputs: Outputs) -> np.ndarray:
+    return np.asarray(outputs.duplicate[assembled.steps.line == 0])
+
+
+def _triggers(outputs: Outputs) -> Counter[str]:
+    return Counter(TRIGGERS[Trigger(number)] for number in outputs.trigger.tolist())

@@ -1,0 +1,434 @@
+"""The lane: takes polls from the Faust agent and moves them through, partition by partition.
+
+Each assigned partition has a task of its own, which goes decode, merge, read, transition, encode,
+commit, and begins its next batch when this one is committed. So the order of a partition is exact,
+and while one partition waits for acknowledgements another computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from faust.types import TP
+
+from model.checkpoint import Checkpoint
+from model.events import EventType, Source
+from stream_app.errors import InterestStreamError, StoreError, TopicError, WorkerError
+from stream_app.events import decode_batch
+from stream_app.health import WorkerHealth
+from stream_app.lane.commit import AtStep, Committer, Fence, Revoked, Topics, no_step
+from stream_app.lane.compute import Computed, compute
+from stream_app.lane.intake import Intake
+from stream_app.lane.journal import JournalEntry, beyond, encode, topic_name
+from stream_app.lane.merge import Triple
+from stream_app.lane.partition import Batch, Partition, maxima_after
+from stream_app.lane.sender import Sender
+from stream_app.lane.table import RowTable
+from stream_app.lane.tail import read_tails
+from stream_app.metrics import Metrics
+from stream_app.settings import Settings
+
+if TYPE_CHECKING:
+    from faust.types.streams import StreamT
+    from faust.types.tables import CollectionT
+
+logger = logging.getLogger(__name__)
+
+FINISH_TIMEOUT_S = 4.0
+"""How long batches in flight may take to end when the partitions are revoked."""
+WATCH_INTERVAL_S = 0.5
+
+
+class Lane:
+    """The data path of one worker.
+
+    Args:
+        app: the Faust app; its consumer, producer and table recovery are used.
+        table: the Faust table of the rows.
+        settings, checkpoint, metrics, health: of the worker.
+        on_failure: called once, with what ends the worker.
+        at_step: told every step of every commit, see commit.STEPS; for tests.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        table: CollectionT,
+        settings: Settings,
+        checkpoint: Checkpoint,
+        metrics: Metrics,
+        health: WorkerHealth,
+        on_failure: Callable[[InterestStreamError], None],
+        at_step: AtStep = no_step,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._checkpoint = checkpoint
+        self._metrics = metrics
+        self._health = health
+        self._on_failure = on_failure
+        self._at_step = at_step
+        self._rows = RowTable(table)
+        self._topics = settings.input_topics
+        self._event_types = {topic: EventType(i) for i, topic in enumerate(self._topics)}
+        self._source = Source(partitions=settings.partitions)
+        self.intake = Intake(settings.max_batch_events, self._resume)
+        self._partitions: dict[int, Partition] = {}
+        self._early: list[tuple[TP, list[Any]]] = []
+        self._committable: dict[TP, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._committer: Committer | None = None
+        self._fence = Fence(0)
+        self._accepting = False
+        self._stopping = False
+        self._busy_s = 0.0
+        self._applied_events = 0
+        self._applied_at_commit = 0
+        self._commit_began = 0.0
+        self.failure: InterestStreamError | None = None
+
+    # --- What the agent gives -------------------------------------------------------------------
+
+    async def run(self, stream: StreamT[Any]) -> None:
+        """The agent: hands the polls of the consumer to the partitions."""
+        async for event in cast("AsyncIterator[Any]", stream.events()):
+            message = event.message
+            self.accept(TP(message.topic, message.partition), event.value)
+
+    def accept(self, tp: TP, records: list[Any]) -> None:
+        """Take the records of one poll and topic partition in."""
+        partition = self._partitions.get(tp.partition)
+        if partition is None:
+            self._early.append((tp, records))
+        else:
+            partition.accept(self._event_types[tp.topic], records)
+
+    # --- What the consumer asks and tells (transport.LaneHooks) ----------------------------------
+
+    def is_input(self, topic: str) -> bool:
+        """Whether the topic is one of the three input topics."""
+        return topic in self._event_types
+
+    def committable(self) -> Mapping[TP, int]:
+        """Per topic partition, the offset after the last record that is wholly applied."""
+        return self._committable
+
+    def before_commit(self, offsets: Mapping[TP, int]) -> None:
+        """Remember how many events the commit covers."""
+        self._at_step("before committed")
+        self._commit_began = self._now()
+        self._applied_at_commit = self._applied_events
+
+    def committed(self, offsets: Mapping[TP, int]) -> None:
+        """Note a commit for readiness."""
+        self._at_step("after committed")
+        self._metrics.stage_seconds.labels("commit").observe(self._now() - self._commit_began)
+        left = self._applied_events - self._applied_at_commit
+        self._health.committed(self._now(), still_uncommitted=left)
+
+    async def finish(self) -> None:
+        """Let the batches in flight end, abandon them after a while, and begin no other."""
+        self._accepting = False
+        for partition in self._partitions.values():
+            partition.arrived.set()
+        if self._tasks:
+            patience = min(FINISH_TIMEOUT_S, self._settings.session_timeout_s / 2)
+            await asyncio.wait(self._tasks, timeout=patience)
+        self._fence.close()
+        tasks = [task for task in self._tasks if not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def revoked(self) -> None:
+        """Forget the assignment: records held, offsets applied, series of its metrics."""
+        self._fence.close()
+        self._metrics.forget_partitions(
+            (tp.topic, tp.partition) for p in self._partitions.values() for tp in p.tps
+        )
+        self._partitions.clear()
+        self._early.clear()
+        self._committable.clear()
+        self.intake.forget()
+
+    # --- Begin and end ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Work on the new assignment; Faust has recovered its rows and sought its offsets."""
+        if self._stopping:
+            return
+        self._accepting = True
+        self._fence = Fence(self._fence.number + 1)
+        self._spawn(self._begin(self._fence))
+
+    async def stop(self) -> None:
+        """End the batches in flight, and begin no other."""
+        self._stopping = True
+        await self.finish()
+
+    @property
+    def has_applied(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self._committable)
+
+    async def watch(self) -> None:
+        """Tell readiness and metrics how far the worker is, until cancelled."""
+        while True:
+            self._report()
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(self._guard(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, work: Any) -> None:
+        try:
+            await work
+        except Revoked:
+            return
+        except InterestStreamError as error:
+            self._fail(error)
+        except Exception as error:
+            logger.exception("The lane failed")
+            self._fail(WorkerError(f"The worker stops at an error of its own ({error!r})."))
+
+    def _fail(self, error: InterestStreamError) -> None:
+        self._accepting = False
+        self._fence.close()
+        if self.failure is None:
+            self.failure = error
+            self._health.fatal = str(error)
+            self._on_failure(error)
+
+    async def _begin(self, fence: Fence) -> None:
+        consumer = self._app.consumer
+        assigned = {tp for tp in consumer.assignment() if self.is_input(tp.topic)}
+        self._health.assign((tp.topic, tp.partition) for tp in assigned)
+        if assigned:
+            if self._committer is None:
+                self._committer = await self._new_committer()
+            started = await self._new_partitions(assigned, fence)
+            fence.check()
+            self._partitions = started
+            for tp, records in self._early:
+                self.accept(tp, records)
+            self._early.clear()
+            for partition in started.values():
+                self._spawn(self._serve(partition))
+        self._report()
+
+    async def _new_committer(self) -> Committer:
+        producer = self._app.producer._ensure_producer()
+        settings = self._settings
+        topics = Topics(
+            drift=settings.drift_topic,
+            recommendations=settings.recommendations_topic,
+            dead_letters=settings.dead_letters_topic,
+            changelog=settings.changelog_topic,
+            journal=topic_name(settings),
+        )
+        equal = (*self._topics, topics.drift, topics.recommendations)
+        for topic in (*equal, topics.changelog, topics.journal):
+            count = len(await producer.partitions_for(topic))
+            if count != settings.partitions:
+                raise TopicError(
+                    f"Topic {topic} has {count} partitions and {settings.partitions} are wanted, "
+                    "the same for all topics; make the topic anew, or set INTEREST_PARTITIONS."
+                )
+        letters = len(await producer.partitions_for(topics.dead_letters))
+        return Committer(
+            Sender(producer), self._rows, topics, letters, self._metrics, self._at_step
+        )
+
+    async def _new_partitions(self, assigned: set[TP], fence: Fence) -> dict[int, Partition]:
+        consumer, settings = self._app.consumer, self._settings
+        numbers = sorted({tp.partition for tp in assigned})
+        whole = {TP(topic, number) for number in numbers for topic in self._topics}
+        if whole != assigned:
+            raise TopicError(
+                "A partition was assigned without its like of the other input topics; give all "
+                "topics the same number of partitions."
+            )
+        ends = await consumer.highwaters(*whole)
+        earliest = await consumer.earliest_offsets(*whole)
+        starts: dict[int, Triple] = {}
+        for number in numbers:
+            a, b, c = (self._start(TP(topic, number), earliest, ends) for topic in self._topics)
+            starts[number] = (a, b, c)
+        tails = await read_tails(self._app, topic_name(settings), starts)
+        writer = secrets.randbits(63)
+        partitions = {}
+        for number, start in starts.items():
+            self._check_journal(number, tails[number], ends)
+            partition = Partition(
+                number,
+                self._topics,
+                fence,
+                start,
+                maxima_after(tails[number], start),
+                beyond(tails[number], start),
+                writer,
+                settings.partitions,
+            )
+            partition.note_ends([ends.get(tp) for tp in partition.tps])
+            partitions[number] = partition
+        return partitions
+
+    def _start(self, tp: TP, earliest: Mapping[TP, int], ends: Mapping[TP, int]) -> int:
+        """Offset of the first record that is to be applied, as Faust has sought it."""
+        committed = self._app.consumer._committed_offset[tp]
+        end = ends.get(tp) or 0
+        if committed is not None and committed > end:
+            raise StoreError(
+                f"{tp.topic} partition {tp.partition} ends at offset {end}, but {committed} is "
+                "committed: the topic was made anew; see the README for how to start over."
+            )
+        return max(committed or 0, earliest.get(tp) or 0)
+
+    def _check_journal(
+        self, number: int, entries: list[JournalEntry], ends: Mapping[TP, int]
+    ) -> None:
+        if not entries:
+            return
+        last = entries[-1]
+        if last.partitions != self._settings.partitions:
+            raise StoreError(
+                f"The rows were made with {last.partitions} partitions and the topics have "
+                f"{self._settings.partitions}; rebuild the rows from the input topics under "
+                "another INTEREST_APP_ID."
+            )
+        for topic, applied in zip(self._topics, last.end, strict=True):
+            end = ends.get(TP(topic, number)) or 0
+            if applied > end:
+                raise StoreError(
+                    f"{topic} partition {number} ends at offset {end}, but the rows hold events up "
+                    f"to {applied}: the topic was made anew; rebuild the rows under another "
+                    "INTEREST_APP_ID."
+                )
+
+    # --- The work --------------------------------------------------------------------------------
+
+    async def _serve(self, partition: Partition) -> None:
+        settings = self._settings
+        wait_s = settings.merge_wait_ms / 1000
+        while self._accepting and partition.fence.is_open:
+            began = self._now()
+            partition.arrived.clear()
+            self._decode(partition)
+            partition.note_ends(self._highwaters(partition))
+            with self._metrics.time_stage("merge"):
+                idle = began - self._busy_s
+                found = partition.next_batch(idle, wait_s, settings.max_batch_events)
+            self._busy_s += self._now() - began
+            if isinstance(found, Batch):
+                await self._apply(partition, found)
+                await asyncio.sleep(0)
+            else:
+                self._want(partition)
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(partition.arrived.wait(), found)
+
+    def _decode(self, partition: Partition) -> None:
+        inbox, partition.inbox = partition.inbox, []
+        settings = self._settings
+        for topic, records in inbox:
+            with self._metrics.time_stage("decode"):
+                events, rejections = decode_batch(
+                    topic,
+                    records,
+                    partition=partition.number,
+                    partitions=settings.partitions,
+                    now_ms=int(time.time() * 1000),
+                    future_allowance_ms=settings.future_allowance_ms,
+                    max_value_bytes=settings.max_event_bytes,
+                )
+                partition.add(topic, records, events, rejections)
+
+    async def _apply(self, partition: Partition, batch: Batch) -> None:
+        assert self._committer is not None
+        for tp, (records, size_bytes) in zip(partition.tps, batch.sizes, strict=True):
+            if records:
+                self.intake.take(tp, records, size_bytes)
+        journal: asyncio.Task[None] | None = None
+        if not batch.replayed:
+            journal = asyncio.create_task(
+                self._committer.journal(partition.number, encode(batch.entry), partition.fence)
+            )
+        try:
+            computed = await self._compute(partition, batch)
+            if journal is not None:
+                await journal
+        except BaseException:
+            if journal is not None:
+                journal.cancel()
+                await asyncio.gather(journal, return_exceptions=True)
+            raise
+
+        def committable(ends: Triple) -> None:
+            self._committable.update(zip(partition.tps, ends, strict=True))
+            self._applied_events += len(batch.events)
+            self._health.applied(len(batch.events), self._now())
+
+        await self._committer.write(
+            partition.number, computed.results, partition.fence, committable
+        )
+        computed.count(self._metrics, time.time())
+
+    async def _compute(self, partition: Partition, batch: Batch) -> Computed:
+        await asyncio.sleep(0)  # lets the journal's record go out
+        began = self._now()
+        partition.fence.check()
+        computed = compute(
+            batch,
+            partition.number,
+            partition.ends,
+            self._topics,
+            self._rows,
+            self._source,
+            self._checkpoint,
+            self._metrics,
+            self._settings.dead_letter_max_bytes,
+        )
+        self._busy_s += self._now() - began
+        return computed
+
+    def _highwaters(self, partition: Partition) -> list[int | None]:
+        consumer = self._app.consumer
+        return [consumer.highwater(tp) for tp in partition.tps]
+
+    def _want(self, partition: Partition) -> None:
+        """A batch of the journal may be larger than batches are now: let all of it come in."""
+        entry = partition.replay[0] if partition.replay else None
+        for topic, tp in enumerate(partition.tps):
+            self.intake.want(tp, entry.end[topic] - entry.start[topic] if entry else 0)
+
+    def _resume(self, tps: set[TP]) -> None:
+        self._app.consumer.resume_partitions(tps)
+
+    def _report(self) -> None:
+        now = self._now()
+        for partition in self._partitions.values():
+            for tp, position, end in zip(
+                partition.tps, partition.position, partition.ends, strict=True
+            ):
+                lag = max(end - position, 0)
+                self._health.record((tp.topic, tp.partition), position, lag, now)
+                self._metrics.set_lag(tp.topic, tp.partition, lag)
+        recovery = self._app.tables.recovery
+        total = sum(max(end + 1, 0) for end in recovery.active_highwaters.values())
+        if self._fence.is_open and not self._app.rebalancing:
+            self._health.recovering(0, total)
+        else:
+            left = recovery.active_remaining_total() if recovery.in_recovery else 0
+            self._health.recovering(max(left, 1), max(total, 1))
+
+    @staticmethod
+    def _now() -> float:
+        return time.monotonic()

@@ -1,0 +1,251 @@
+"""One partition of the lane: the decoded records that wait, and what may be applied next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from faust.types import TP
+
+from model.events import EventType
+from stream_app.events import Event, Rejection
+from stream_app.lane.commit import Fence
+from stream_app.lane.journal import JournalEntry
+from stream_app.lane.merge import NEVER, TOPICS, Cut, Triple, awaited, merge
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass
+class Pending:
+    """Decoded records of one topic partition, in offset order, that are not merged yet.
+
+    P records: `events` is None where a record is refused, and `rejections` has why, by offset.
+    """
+
+    next_offset: int
+    records: list[Any]
+    events: list[Event | None]
+    rejections: dict[int, Rejection]
+    offsets: Ints
+    times: Ints
+
+    @classmethod
+    def at(cls, offset: int) -> Pending:
+        """Nothing pending; the next record has this offset or a higher one."""
+        none = np.zeros(0, np.int64)
+        return cls(offset, [], [], {}, none, none)
+
+    def add(
+        self, records: list[Any], events: list[Event | None], rejections: list[Rejection]
+    ) -> None:
+        """Append decoded records."""
+        offsets = np.array([record.offset for record in records], dtype=np.int64)
+        times = np.array(
+            [NEVER if event is None else event.timestamp_ms for event in events], dtype=np.int64
+        )
+        for rejection in rejections:
+            self.rejections[records[rejection.index].offset] = rejection
+        self.records += records
+        self.events += events
+        self.offsets = np.concatenate((self.offsets, offsets))
+        self.times = np.concatenate((self.times, times))
+        self.next_offset = records[-1].offset + 1
+
+    def drop(self, count: int) -> None:
+        """Remove the first `count` records."""
+        del self.records[:count], self.events[:count]
+        self.offsets, self.times = self.offsets[count:], self.times[count:]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A record that is no event, and the topic it comes from."""
+
+    topic: EventType
+    record: Any
+    rejection: Rejection
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records taken out of a partition, in the order in which they are applied.
+
+    events, event_type, offset   the events and their places, (E,)
+    produced_ms                  (E,) when the record was produced
+    refused                      the records that are no events
+    entry                        what the journal says of the batch
+    replayed                     the entry stands in the journal already
+    sizes                        per topic the number of records and their bytes
+    """
+
+    events: list[Event]
+    event_type: Ints
+    offset: Ints
+    produced_ms: Ints
+    refused: list[Refused]
+    entry: JournalEntry
+    replayed: bool
+    sizes: list[tuple[int, int]]
+
+
+class Partition:
+    """What waits of the three topics of one partition, and how far they are applied.
+
+    Args:
+        number: the partition.
+        topics: the input topics by `EventType`.
+        fence: the assignment under which the partition is worked on.
+        start: offset of the first record to apply, per topic.
+        maxima: running maxima of the event times before `start`.
+        replay: entries of the journal that reach beyond `start`.
+        writer, partitions: go into the journal entries, see journal.py.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        topics: tuple[str, str, str],
+        fence: Fence,
+        start: Triple,
+        maxima: Triple,
+        replay: Sequence[JournalEntry],
+        writer: int,
+        partitions: int,
+    ) -> None:
+        self.number = number
+        self.tps = tuple(TP(topic, number) for topic in topics)
+        self.fence = fence
+        self.inbox: list[tuple[EventType, list[Any]]] = []
+        self.arrived = asyncio.Event()
+        self.pending = [Pending.at(offset) for offset in start]
+        self.position = start
+        self.ends = start
+        self.replay = deque(replay)
+        self._maxima = maxima
+        self._writer = writer
+        self._partitions = partitions
+        self._given_up = [False] * TOPICS
+        self._waits_since: float | None = None
+
+    def accept(self, topic: EventType, records: list[Any]) -> None:
+        """Take records of a poll in; they are decoded when the partition's turn comes."""
+        self.inbox.append((topic, records))
+        self.arrived.set()
+
+    def add(
+        self,
+        topic: EventType,
+        records: list[Any],
+        events: list[Event | None],
+        rejections: list[Rejection],
+    ) -> None:
+        """Take decoded records in."""
+        self.pending[topic].add(records, events, rejections)
+        self._given_up[topic] = False
+
+    def note_ends(self, ends: Sequence[int | None]) -> None:
+        """Note the offset that each topic's next record will get; ends never fall."""
+        a, b, c = (max(old, new or 0) for old, new in zip(self.ends, ends, strict=True))
+        self.ends = (a, b, c)
+
+    def next_batch(self, now: float, wait_s: float, limit: int) -> Batch | float | None:
+        """The next batch; or how many seconds to wait for records, None when as long as it takes.
+
+        Args:
+            now: a clock in seconds that stands still while nothing could arrive.
+            wait_s: how long a topic that has records elsewhere is waited for.
+            limit: records of a batch at most; batches of the journal are as they were.
+        """
+        while self.replay:
+            entry = self.replay[0]
+            short = [p.next_offset < end for p, end in zip(self.pending, entry.end, strict=True)]
+            if any(short):
+                return None
+            self.replay.popleft()
+            stops = [
+                int(np.searchsorted(p.offsets, end))
+                for p, end in zip(self.pending, entry.end, strict=True)
+            ]
+            times = [p.times[:stop] for p, stop in zip(self.pending, stops, strict=True)]
+            self._maxima = entry.after
+            if sum(stops):
+                return self._take(merge(times, entry.maxima), entry)
+        cut = self._merge(limit)
+        if len(cut):
+            self._waits_since = None
+            entry = self._entry(cut)
+            self._maxima = cut.maxima
+            return self._take(cut, entry, replayed=False)
+        if not any(map(len, self.pending)):
+            self._waits_since = None
+            return None
+        if self._waits_since is None:
+            self._waits_since = now
+        left = self._waits_since + wait_s - now
+        if left > 0:
+            return left
+        self._given_up = [not len(pending) for pending in self.pending]
+        return self.next_batch(now, wait_s, limit)
+
+    def _merge(self, limit: int) -> Cut:
+        a, b, c = (pending.next_offset for pending in self.pending)
+        waits = awaited((a, b, c), self.ends, self._given_up)
+        return merge([pending.times for pending in self.pending], self._maxima, waits, limit)
+
+    def _entry(self, cut: Cut) -> JournalEntry:
+        a, b, c = (
+            int(pending.offsets[taken - 1]) + 1 if taken else position
+            for pending, taken, position in zip(self.pending, cut.taken, self.position, strict=True)
+        )
+        return JournalEntry(
+            self._writer, self._partitions, self.position, (a, b, c), self._maxima, cut.maxima
+        )
+
+    def _take(self, cut: Cut, entry: JournalEntry, replayed: bool = True) -> Batch:
+        topic, index = cut.topic.tolist(), cut.index.tolist()
+        records = [self.pending[t].records[i] for t, i in zip(topic, index, strict=True)]
+        events = [self.pending[t].events[i] for t, i in zip(topic, index, strict=True)]
+        refused = [
+            Refused(EventType(t), record, self.pending[t].rejections.pop(record.offset))
+            for t, record, event in zip(topic, records, events, strict=True)
+            if event is None
+        ]
+        good = np.ones(len(records), dtype=bool)
+        if refused:
+            good = np.array([event is not None for event in events], dtype=bool)
+            records = [record for record, event in zip(records, events, strict=True) if event]
+        sizes = []
+        for pending, taken in zip(self.pending, cut.taken, strict=True):
+            size = sum(record.serialized_value_size for record in pending.records[:taken])
+            sizes.append((taken, size))
+            pending.drop(taken)
+        self.position = entry.end
+        return Batch(
+            events=[event for event in events if event is not None] if refused else events,
+            event_type=cut.topic[good],
+            offset=np.array([record.offset for record in records], dtype=np.int64),
+            produced_ms=np.array([record.timestamp for record in records], dtype=np.int64),
+            refused=refused,
+            entry=entry,
+            replayed=replayed,
+            sizes=sizes,
+        )
+
+
+def maxima_after(entries: Sequence[JournalEntry], start: Triple) -> Triple:
+    """The running maxima that hold at `start`, where the entries' end or one of them begins."""
+    maxima: Triple = (NEVER, NEVER, NEVER)
+    for entry in entries:
+        if any(end > offset for end, offset in zip(entry.end, start, strict=True)):
+            break
+        maxima = entry.after
+    return maxima

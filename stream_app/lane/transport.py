@@ -1,0 +1,223 @@
+"""Faust's transport with a consumer that gives whole polls, and commits what the lane has applied.
+
+See README.md of this folder for what is overridden and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.transports import ConsumerT, ProducerT
+
+if TYPE_CHECKING:
+    import aiokafka
+
+    from stream_app.lane.intake import Intake
+
+FETCH_MAX_WAIT_MS = 50
+"""How long the broker may hold a fetch that finds nothing.
+
+A partition whose records were just used up waits for the fetch in flight before it is fetched
+again, so this bounds a stall under load. Faust asks for 1,500 ms.
+"""
+
+POLL_WHILE_PAUSED_S = 0.02
+"""A poll cannot be told that a partition was resumed meanwhile, so it has to be short."""
+
+HIGHWATER_TIMEOUT_S = 5.0
+"""How long the first fetch of a partition is waited for."""
+
+COMMIT_TIMEOUT_S = 2.0
+"""How long the last commit of an assignment is waited for."""
+
+
+class LaneHooks(Protocol):
+    """What the consumer asks of the lane, and tells it."""
+
+    intake: Intake
+
+    def is_input(self, topic: str) -> bool:
+        """Whether the topic is one of the lane's."""
+        ...
+
+    def committable(self) -> Mapping[TP, int]:
+        """Per topic partition, the offset after the last record that is wholly applied."""
+        ...
+
+    def before_commit(self, offsets: Mapping[TP, int]) -> None:
+        """Offsets are about to be committed."""
+        ...
+
+    def committed(self, offsets: Mapping[TP, int]) -> None:
+        """Offsets were committed."""
+        ...
+
+    async def finish(self) -> None:
+        """End or abandon the batches in flight, and begin no other."""
+        ...
+
+    def revoked(self) -> None:
+        """The assignment has ended: forget all that belongs to it."""
+        ...
+
+
+class LaneConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread, with fetches that return soon."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+
+class LaneConsumer(driver.Consumer):
+    """One message per poll and partition of the input topics; changelogs keep Faust's own path."""
+
+    @property
+    def lane(self) -> LaneHooks:
+        """The lane of the app that this consumer belongs to."""
+        return cast(LaneHooks, self.app.lane)  # type: ignore[attr-defined]
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return LaneConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """Fetch, and yield per partition of the input topics one message with all its records."""
+        lane, intake = self.lane, self.lane.intake
+        if intake.paused:
+            timeout = min(timeout, POLL_WHILE_PAUSED_S)
+            if not self._get_active_partitions():
+                # Faust would sleep for a second.
+                await intake.wait_until_resumed(timeout)
+                return
+        generation = self.app.consumer_generation_id
+        records, active = await self._wait_next_records(timeout)
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()
+            return
+        others: dict[TP, list[Any]] = {}
+        for key, found in records.items():
+            if generation != self.app.consumer_generation_id or not self.flow_active:
+                return
+            tp = ensure_TP(key)
+            if not lane.is_input(tp.topic):
+                others[tp] = found
+            elif active is None or tp in active or tp in intake.paused:
+                if intake.give(tp, found):
+                    self.pause_partitions({tp})
+                message: Any = self._to_message(tp, found[-1])
+                message.key, message.value = None, found
+                yield tp, message
+        for tp, record in self.scheduler.iterate(others):
+            if generation != self.app.consumer_generation_id or not self.flow_active:
+                return
+            if active is None or tp in active or tp in self._buffered_partitions:
+                yield tp, self._to_message(tp, record)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """The offset that the next record of each assigned partition will get.
+
+        Asked for by offset, a broker may know of less than it has (the embedded one leaves out the
+        last batch but for its first record), and recovery would leave those rows out. What came
+        with the fetches counts, so they are waited for.
+        """
+        ends = dict(await super().highwaters(*partitions))
+        deadline = time.monotonic() + HIGHWATER_TIMEOUT_S
+        for tp in partitions:
+            fetched = self._fetched_highwater(tp)
+            while fetched is None and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+                fetched = self._fetched_highwater(tp)
+            ends[tp] = max(ends.get(tp) or 0, fetched or 0)
+        return ends
+
+    def _fetched_highwater(self, tp: TP) -> int | None:
+        try:
+            return self.highwater(tp)
+        except AssertionError:  # aiokafka's way to say that it was revoked meanwhile
+            return 0
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let the lane finish and commit, and forget the rest, before Faust's own handling."""
+        if revoked:
+            await self.lane.finish()
+            await self.commit_all()
+        self.lane.revoked()
+        await super().on_partitions_revoked(revoked)
+
+    async def commit_all(self) -> None:
+        """Commit all that is applied; what cannot be committed in time is applied again later."""
+        try:
+            # A commit that runs already knows nothing of the last batches.
+            await asyncio.wait_for(self.maybe_wait_for_commit_to_finish(), COMMIT_TIMEOUT_S)
+            await asyncio.wait_for(self.commit(), COMMIT_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            self.log.warning("Offsets could not be committed in %s s", COMMIT_TIMEOUT_S)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (
+            tp
+            for tp in self.lane.committable()
+            if topics is None or tp in topics or tp.topic in topics
+        )
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.lane.committable().get(tp)
+
+    async def _commit_offsets(
+        self, offsets: Mapping[TP, int], start_new_transaction: bool = True
+    ) -> bool:
+        self.lane.before_commit(offsets)
+        did_commit = await super()._commit_offsets(offsets, start_new_transaction)
+        if did_commit:
+            self.lane.committed(offsets)
+        return did_commit
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Left out: Faust looks at acks, which decide nothing here; `/readyz` sees a standstill."""
+
+
+class LaneProducer(driver.Producer):
+    """Faust's producer, idempotent where the broker allows it.
+
+    A retry then neither doubles nor reorders records. Where it may double them, the repeats are
+    harmless: outputs carry ids, and of rows the last one counts.
+    """
+
+    _idempotent = True
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": self._idempotent}
+
+    async def on_start(self) -> None:
+        """Start, without idempotence when the broker gives no producer id."""
+        try:
+            await super().on_start()
+        except KafkaConnectionError:
+            raise
+        except KafkaError as error:
+            self.log.warning(
+                "The broker gives no producer id (%s): a retried write may come twice",
+                type(error).__name__,
+            )
+            refused, self._producer = self._producer, None
+            if refused is not None:
+                await refused.stop()
+            self._idempotent = False
+            await super().on_start()
+
+
+class LaneTransport(driver.Transport):
+    """The transport of a worker with a lane; the app has it as `app.transport`."""
+
+    Consumer: ClassVar[type[ConsumerT]] = LaneConsumer
+    Producer: ClassVar[type[ProducerT]] = LaneProducer

@@ -1,0 +1,330 @@
+"""The worker: wires Faust, the lane, metrics and health together, and runs them.
+
+build_app    a Faust app with the lane as its data path
+run          one worker until a signal or a failure; the exit code
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import faust
+import torch
+from faust.exceptions import ConsistencyError
+from prometheus_client import CollectorRegistry
+
+from model import checkpoint as checkpoints
+from model.checkpoint import Checkpoint
+from model.errors import ModelError
+from model.transition import warm_up
+from stream_app import topics
+from stream_app.errors import (
+    InterestStreamError,
+    RecoveryError,
+    TopicError,
+    UsageError,
+    WorkerError,
+)
+from stream_app.health import HealthServer, WorkerHealth
+from stream_app.lane.commit import AtStep, no_step
+from stream_app.lane.lane import Lane
+from stream_app.lane.table import WorkerBudget
+from stream_app.lane.transport import LaneTransport
+from stream_app.metrics import Metrics
+from stream_app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+TABLE = "user_state"
+FETCH_BYTES = 2 * 1024 * 1024
+"""Of one partition and fetch; bounds what aiokafka holds of each."""
+PRODUCER_BATCH_BYTES = 900_000
+"""Below the brokers' default of 1,048,588 for a record batch."""
+SEND_TIMEOUT_S = 30.0
+STREAM_BUFFER_BATCHES = 65_536
+"""Never reached: the intake pauses a partition after two batches."""
+
+
+class InterestApp(faust.App):
+    """A Faust app whose data path is the lane. `build_app` fills in the attributes."""
+
+    settings: Settings
+    checkpoint: Checkpoint
+    metrics: Metrics
+    health: WorkerHealth
+    health_server: HealthServer
+    lane: Lane
+    table: Any
+    http_port: int | None = None
+    on_failure: Callable[[], None] | None = None
+    _watch: asyncio.Task[None] | None = None
+
+    async def on_start(self) -> None:
+        """Answer on HTTP at once, and run the model once at every size before it is ready."""
+        await super().on_start()
+        # Not earlier: a store is bound to the event loop that runs when it is first asked for.
+        self.table.data.rocksdb_options = WorkerBudget(self.settings.rocksdb_cache_mb)
+        host, port = self.settings.http_host, self.settings.http_port
+        try:
+            self.http_port = await self.health_server.start(host, port)
+        except OSError as error:
+            raise WorkerError(
+                f"{host}:{port} cannot be listened on ({error.strerror}); set "
+                "INTEREST_HTTP_PORT to a free port."
+            ) from error
+        logger.info("Health and metrics at http://%s:%s", host, self.http_port)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, warm_up, self.checkpoint)
+        self.health.warm = True
+        self._watch = loop.create_task(self.lane.watch())
+
+    def fail(self, error: InterestStreamError) -> None:
+        """The lane cannot go on: whoever runs the app stops it."""
+        if self.on_failure is not None:
+            self.on_failure()
+
+    def on_rebalance_end(self) -> None:
+        """Begin with the new assignment: rows are recovered and offsets sought."""
+        super().on_rebalance_end()
+        self.lane.begin()
+
+    async def on_stop(self) -> None:
+        """Let the lane finish and commit while consumer, producer and store are still there."""
+        await self.lane.stop()
+        if self.lane.has_applied:
+            await self.consumer.commit_all()  # type: ignore[attr-defined]
+        if self._watch is not None:
+            self._watch.cancel()
+        await super().on_stop()
+
+    async def on_shutdown(self) -> None:
+        """Answer on HTTP to the last."""
+        await self.health_server.stop()
+        await super().on_shutdown()
+
+
+class RawBatches(faust.Schema[Any, Any]):
+    """Hands a poll's records on as they are."""
+
+    def compile(self, app: Any, **_callbacks: Any) -> Callable[..., Any]:
+        """A decoder that decodes nothing."""
+
+        async def decode(message: Any, *, propagate: bool = False) -> Any:
+            return app.create_event(None, message.value, None, message)
+
+        return decode
+
+
+def build_app(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    registry: CollectorRegistry,
+    at_step: AtStep = no_step,
+) -> InterestApp:
+    """A Faust app that applies the input topics to the rows. Starts nothing.
+
+    Args:
+        settings: of the worker.
+        checkpoint: the model.
+        registry: receives the metrics.
+        at_step: told every step of every commit, see lane/commit.py; for tests.
+    """
+    app = InterestApp(
+        settings.app_id,
+        broker=settings.faust_broker_url(),
+        broker_credentials=settings.faust_credentials(),
+        broker_session_timeout=settings.session_timeout_s,
+        broker_rebalance_timeout=settings.rebalance_timeout_s,
+        broker_heartbeat_interval=settings.heartbeat_s,
+        broker_commit_interval=settings.commit_interval_s,
+        broker_max_poll_records=settings.max_batch_events,
+        consumer_max_fetch_size=FETCH_BYTES,
+        consumer_auto_offset_reset="earliest",
+        producer_acks=-1,
+        producer_linger=0.0,
+        producer_max_batch_size=PRODUCER_BATCH_BYTES,
+        producer_request_timeout=SEND_TIMEOUT_S,
+        store="rocksdb://",
+        datadir=settings.data_dir,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=STREAM_BUFFER_BATCHES,
+        table_standby_replicas=settings.standby_replicas,
+        topic_partitions=settings.partitions,
+        topic_replication_factor=settings.replication,
+        topic_disable_leader=True,
+        web_enabled=False,
+        worker_redirect_stdouts=False,
+    )
+    app.transport = LaneTransport(app.conf.broker_consumer, app)
+    raw: faust.Schema[bytes, bytes] = faust.Schema(
+        key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+    )
+    table = app.Table(
+        TABLE,
+        key_type=bytes,
+        value_type=bytes,
+        schema=raw,
+        partitions=settings.partitions,
+        options={"driver": "rocksdict"},
+        extra_topic_configs={"min.insync.replicas": str(settings.min_insync)},
+    )
+    app.table = table
+    app.settings = settings
+    app.checkpoint = checkpoint = replace(
+        checkpoint, recommend_every=settings.recommend_every, top_k=settings.top_k
+    )
+    app.metrics = Metrics(registry)
+    drift = checkpoint.drift
+    app.metrics.set_model(
+        checkpoint.version, checkpoint.hidden, drift.false_alarms, drift.average_run_length
+    )
+    app.health = WorkerHealth()
+    app.metrics.follow(app.health, time.monotonic)
+    app.health_server = HealthServer(app.health, registry)
+    app.lane = Lane(app, table, settings, checkpoint, app.metrics, app.health, app.fail, at_step)
+    source = app.topic(*settings.input_topics, schema=RawBatches(), acks=False)
+
+    @app.agent(source, name="lane")
+    async def lane(stream: Any) -> None:
+        await app.lane.run(stream)
+
+    return app
+
+
+class LaneWorker(faust.Worker):
+    """Faust's worker, with an end in time: a stop that hangs ends the process."""
+
+    shutdown_timeout_s = 8.0
+    spinner = None
+
+    def _schedule_shutdown(self, signal: Any) -> None:
+        self.end_in_time()
+        super()._schedule_shutdown(signal)
+
+    def end_in_time(self) -> None:
+        """From now on the process has `shutdown_timeout_s` seconds to end."""
+        timer = threading.Timer(self.shutdown_timeout_s, _give_up, [self.shutdown_timeout_s])
+        timer.daemon = True
+        timer.start()
+
+
+def run(settings: Settings, at_step: AtStep = no_step) -> int:
+    """Run a worker until SIGTERM, SIGINT or a failure; returns the exit code.
+
+    A failure is one sentence on standard error. 0 for an end in order, 2 for wrong settings, 1 for
+    anything else.
+    """
+    try:
+        checkpoint = _load(settings)
+        _check(settings)
+        _run(build_app(settings, checkpoint, CollectorRegistry(), at_step))
+    except InterestStreamError as error:
+        _say(f"{type(error).__name__}: {error}")
+        return error.exit_code
+    return 0
+
+
+def _load(settings: Settings) -> Checkpoint:
+    if settings.checkpoint is None:
+        raise UsageError("No checkpoint is named; set INTEREST_CHECKPOINT to its directory.")
+    try:
+        return checkpoints.load(settings.checkpoint)
+    except ModelError as error:
+        raise UsageError(str(error)) from error
+
+
+def _check(settings: Settings) -> None:
+    """Refuse topics that would lose or split data, and a data folder that cannot be made."""
+    for finding in topics.check(settings):
+        if finding.is_certain:
+            raise TopicError(finding.sentence)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"The data folder {settings.data_dir} cannot be made ({error.strerror}); set "
+            "INTEREST_DATA_DIR to another."
+        ) from error
+
+
+def _run(app: InterestApp) -> None:
+    """Start the app and wait for its end; raises what ended it, if that was a failure."""
+    torch.set_num_threads(1)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    worker = LaneWorker(
+        app,
+        loop=loop,
+        loglevel=app.settings.log_level,
+        logfile=sys.stderr,
+        quiet=True,
+        redirect_stdouts=False,
+    )
+    worker.spinner = None
+    worker.shutdown_timeout_s = app.settings.shutdown_timeout_s
+    stopping: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        worker.end_in_time()
+        stopping.append(loop.create_task(worker.stop()))
+
+    app.on_failure = stop
+    try:
+        worker._starting_fut = starting = asyncio.ensure_future(worker.start(), loop=loop)
+        try:
+            loop.run_until_complete(starting)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            worker.end_in_time()
+            pending = worker._signal_stop_future or (stopping[0] if stopping else worker.stop())
+            loop.run_until_complete(pending)
+    finally:
+        _close(loop)
+    if app.lane.failure is not None:
+        raise app.lane.failure
+    if worker.crash_reason is not None:
+        raise _crashed(app.settings, worker.crash_reason) from worker.crash_reason
+
+
+def _crashed(settings: Settings, reason: BaseException) -> InterestStreamError:
+    if isinstance(reason, InterestStreamError):
+        return reason
+    if isinstance(reason, ConsistencyError):
+        return RecoveryError(
+            "The local store is ahead of its changelog, so the topic was made anew or has lost "
+            f"records; delete the folder {settings.data_dir} and start the worker again."
+        )
+    return WorkerError(f"The worker ended at an error of Faust or its clients ({reason!r}).")
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what is left in the loop, and close it."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+def _give_up(seconds: float) -> None:
+    _say(
+        f"WorkerError: The worker did not end within {seconds:g} s of being told to; what was not "
+        "committed is applied again, once, at the next start."
+    )
+    os._exit(1)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(sentence + "\n")
+    sys.stderr.flush()

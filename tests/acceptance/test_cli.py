@@ -1,0 +1,74 @@
+"""The command line as a user meets it: help, figures on files, and one sentence for a mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stream_app.errors import UsageError
+from stream_app.terminal import parse_duration, parse_time
+
+
+def interest_stream(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "stream_app.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+def test_help_lists_the_commands() -> None:
+    shown = interest_stream("--help")
+    assert shown.returncode == 0
+    for command in ("demo", "worker", "broker", "topics", "simulate", "replay", "train"):
+        assert command in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "status", "sentence"),
+    [
+        (["worker"], {"INTEREST_PARTITIONS": "none"}, 2, "INTEREST_PARTITIONS"),
+        (["worker"], {"INTEREST_CHECKPOINT": "nowhere"}, 2, "nowhere"),
+        (["worker"], {}, 2, "INTEREST_CHECKPOINT"),
+        (["train", "--data", "missing.parquet", "--out", "x"], {}, 1, "missing.parquet"),
+        (["train", "--data", "log.txt", "--out", "x"], {}, 1, "log.txt"),
+        (["simulate", "--out", "log.txt"], {}, 1, "log.txt"),
+        (["no-such-command"], {}, 2, "no-such-command"),
+        (["topics", "check"], {"INTEREST_KAFKA_BOOTSTRAP": "127.0.0.1:1"}, 1, "127.0.0.1:1"),
+        (["demo", "--data", "missing.csv"], {}, 1, "missing.csv"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    arguments: list[str], environment: dict[str, str], status: int, sentence: str
+) -> None:
+    shown = interest_stream(*arguments, **environment)
+    assert shown.returncode == status, shown.stderr
+    assert sentence in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_simulate_writes_the_same_log_twice(tmp_path: Path) -> None:
+    for name in ("a.parquet", "b.parquet"):
+        made = interest_stream("simulate", "--out", str(tmp_path / name), "--users", "20")
+        assert made.returncode == 0, made.stderr
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    truth = tmp_path / "a.truth.parquet"
+    assert truth.read_bytes() == (tmp_path / "b.truth.parquet").read_bytes()
+
+
+def test_times_and_durations() -> None:
+    assert parse_time("2014-07-17") == parse_time("2014-07-17T00:00:00Z") == 1_405_555_200_000
+    assert parse_time("2014-07-17T02:00:00+02:00") == 1_405_555_200_000
+    assert (parse_duration("30d"), parse_duration("12h")) == (2_592_000, 43_200)
+    for wrong in ("", "d", "30", "-1d", "0d", "1w"):
+        with pytest.raises(UsageError):
+            parse_duration(wrong)
+    with pytest.raises(UsageError):
+        parse_time("yesterday")

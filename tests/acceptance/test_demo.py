@@ -1,0 +1,59 @@
+"""The demo as a user runs it, on real logs and on the simulator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.test_cli import interest_stream
+from tests.shared_data import shared_log
+
+
+def run_demo(tmp_path: Path, *arguments: str) -> dict:
+    """The summary of a demo."""
+    summary = tmp_path / "out.json"
+    shown = interest_stream("demo", "--summary", str(summary), *arguments)
+    assert shown.returncode == 0, shown.stderr
+    return json.loads(summary.read_text())
+
+
+def assert_nothing_lost(summary: dict, events: int) -> None:
+    """Every event applied once, rows and outputs as the offline transition gives them."""
+    assert summary["events_produced"] == summary["events_applied"] == events
+    assert summary["events_duplicate"] == 0
+    assert summary["dead_letters"] == {}
+    assert summary["rows_exact"] is True
+    assert summary["rows_equal_offline"] < 0.005
+    assert summary["outputs_missing"] == summary["outputs_unexpected"] == 0
+    assert summary["recommendations"] > 0
+    assert summary["latency_p50_ms"] <= summary["latency_p99_ms"]
+    assert summary["events_per_second"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_taobao_two_hours(tmp_path: Path) -> None:
+    summary = run_demo(tmp_path, "--data", str(shared_log("taobao_2h")))
+    assert_nothing_lost(summary, 96_168)
+    assert summary["users"] == 58_732
+
+
+@pytest.mark.timeout(300)
+def test_tmall(tmp_path: Path) -> None:
+    summary = run_demo(tmp_path, "--data", str(shared_log("tmall2014")))
+    assert_nothing_lost(summary, 182_880)
+    assert summary["users"] == 884
+    assert summary["drift_events"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_simulated_shop_with_two_workers(tmp_path: Path) -> None:
+    summary = run_demo(tmp_path, "--seconds", "15", "--users", "300", "--workers", "2")
+    assert_nothing_lost(summary, summary["events_produced"])
+    assert summary["workers"] == 2
+    planted = summary["planted_changes"]
+    assert planted["planted"] > 0
+    assert planted["found"] > 0
+    lists = summary["next_step"]
+    assert lists["items"] > lists["items_popular"]

@@ -1,0 +1,298 @@
+"""Training: deterministic, blind for what comes after the cut-off, and equal to what rows hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model import interests
+from model.checkpoint import Checkpoint, save
+from model.counting import by_user, count_neighbours, count_statistics
+from model.errors import EventLogError
+from model.event_log import EventLog, event_log
+from model.events import EventBatch, Source
+from model.interest_lstm import InterestLSTM
+from model.learning import (
+    LearningSettings,
+    _Sampler,
+    all_item_logits,
+    count_logits,
+    hidden_at,
+    lane_chunks,
+    next_items,
+    readout,
+    step_input,
+)
+from model.simulation import DAY_MS, ShopSettings, simulate
+from model.state import new_rows
+from model.training import Trained, TrainingConfig, horizon_of, make_vocabulary, train
+from model.transition import transition
+from model.windows import UserSteps, cutoff_windows, draw_windows
+
+LEARNING = LearningSettings(max_steps=12, counter_steps=40, lanes=8, chunk=8, validate_every=6)
+CONFIG = TrainingConfig(hidden=16, windows=600, refit=False, learning=LEARNING)
+HALF_LIFE_S = np.array([0.5, 2.0, 8.0]) * 86400
+HORIZON_S = 8 * 86400
+
+
+@pytest.fixture(scope="module")
+def log() -> EventLog:
+    return event_log(simulate(ShopSettings(users=50, days=45, categories=12)).events, "sim")
+
+
+@pytest.fixture(scope="module")
+def cutoff_ms(log: EventLog) -> int:
+    return int(log.time_ms.min()) + 35 * DAY_MS
+
+
+@pytest.fixture(scope="module")
+def trained(log: EventLog, cutoff_ms: int) -> Trained:
+    return train(log, CONFIG, cutoff_ms=cutoff_ms)
+
+
+@pytest.fixture(scope="module")
+def steps(log: EventLog, trained: Trained) -> EventBatch:
+    return log.batch(trained.checkpoint.vocabulary)[0]
+
+
+def test_two_trainings_give_equal_files(
+    log: EventLog, cutoff_ms: int, trained: Trained, tmp_path: Path
+) -> None:
+    again = train(log, CONFIG, cutoff_ms=cutoff_ms)
+    save(trained.checkpoint, tmp_path / "a", trained.card)
+    save(again.checkpoint, tmp_path / "b", again.card)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_no_event_at_or_after_the_cutoff_is_seen(
+    log: EventLog, cutoff_ms: int, trained: Trained
+) -> None:
+    late = log.time_ms >= cutoff_ms
+    assert late.sum() > 100
+    time_ms = log.time_ms.copy()
+    time_ms[np.flatnonzero(~late)[-1] + 1] = cutoff_ms  # one stands exactly at the cut-off
+    unlike = replace(
+        log,
+        time_ms=time_ms,
+        item=np.where(late, (log.item + 17) % len(log.items), log.item),
+        category=np.where(late, (log.category + 5) % len(log.categories), log.category),
+        user=np.where(late, log.user[::-1], log.user),
+    )
+    assert train(unlike, CONFIG, cutoff_ms=cutoff_ms).checkpoint.version == (
+        trained.checkpoint.version
+    )
+    # and one more event before it is seen
+    time_ms[np.flatnonzero(late)[0]] = cutoff_ms - 1
+    moved = replace(unlike, time_ms=time_ms)
+    assert train(moved, CONFIG, cutoff_ms=cutoff_ms).checkpoint.version != (
+        trained.checkpoint.version
+    )
+
+
+def test_items_of_later_events_have_no_index(log: EventLog, cutoff_ms: int) -> None:
+    early = set(log.before(cutoff_ms).item.tolist())
+    later = [name for code, name in enumerate(log.items) if code not in early]
+    vocabulary = make_vocabulary(log.before(cutoff_ms), replace(CONFIG, min_item_count=1))
+    assert later
+    assert not set(later) & set(vocabulary.item_names)
+
+
+def test_it_learns(trained: Trained) -> None:
+    figures = trained.figures
+    assert figures["next-item cross-entropy, after"] < figures["next-item cross-entropy, before"]
+    assert trained.checkpoint.version in trained.card
+
+
+def test_another_seed_gives_another_checkpoint(
+    log: EventLog, cutoff_ms: int, trained: Trained
+) -> None:
+    other = train(log, replace(CONFIG, seed=1), cutoff_ms=cutoff_ms)
+    assert other.checkpoint.version != trained.checkpoint.version
+
+
+def test_refit_and_a_sampled_softmax_train_too(log: EventLog, cutoff_ms: int) -> None:
+    learning = replace(LEARNING, sampled_above=10, negatives=64)
+    calls: list[tuple[str, int, int]] = []
+    result = train(
+        log,
+        replace(CONFIG, refit=True, learning=learning),
+        lambda what, done, total: calls.append((what, done, total)),
+        cutoff_ms=cutoff_ms,
+    )
+    assert all(bool(torch.isfinite(p).all()) for p in result.checkpoint.network.parameters())
+    assert {what for what, *_ in calls} == {"counters", "network", "tuning"}
+    assert all(0 <= done <= total for _, done, total in calls)
+
+
+def test_a_log_of_one_moment_is_refused(log: EventLog) -> None:
+    with pytest.raises(EventLogError, match="fewer than two moments"):
+        train(log.take(np.zeros(3, dtype=np.int64)), CONFIG)
+
+
+def test_a_short_log_has_a_shorter_horizon(log: EventLog) -> None:
+    assert horizon_of(log, 10 * 86400) == 10 * 86400
+    span_s = int(np.ptp(log.time_ms)) // 1000
+    assert horizon_of(log, 30 * 86400) == span_s // 5
+
+
+def test_windows_count_and_label_what_stands_there(steps: EventBatch, cutoff_ms: int) -> None:
+    users = UserSteps(by_user(steps))
+    cutoff_s = cutoff_ms // 1000
+    windows = cutoff_windows(users, cutoff_s, HALF_LIFE_S, HORIZON_S, 1000)
+    time_s = steps.time_ms // 1000
+    for m in range(0, len(windows), 7):
+        own = (steps.user == users.steps.user[windows.step[m]]) & (steps.category > 0)
+        past = own & (time_s < cutoff_s)
+        future = own & (time_s >= cutoff_s) & (time_s <= cutoff_s + HORIZON_S)
+        _, category, count = windows.counts.of(np.array([m]))
+        expected = {
+            int(c): np.exp2(
+                -(cutoff_s - time_s[past & (steps.category == c)])[:, None] / HALF_LIFE_S
+            )
+            for c in np.unique(steps.category[past])
+        }
+        assert category.tolist() == list(expected)
+        for row, c in enumerate(category.tolist()):
+            np.testing.assert_allclose(count[row], expected[c].sum(0), rtol=1e-5)
+        _, label, _ = windows.labels.of(np.array([m]))
+        assert label.tolist() == np.unique(steps.category[future]).tolist()
+
+
+def test_drawn_windows_end_inside_the_log(steps: EventBatch) -> None:
+    users = UserSteps(by_user(steps))
+    end_s = int(users.clock_s.max())
+    random = np.random.default_rng(0)
+    windows = draw_windows(users, end_s, 500, HALF_LIFE_S, HORIZON_S, 1000, random)
+    assert 100 < len(windows) <= 500
+    assert (windows.now_s + HORIZON_S <= end_s).all()
+    assert (users.clock_s[windows.step] <= windows.now_s).all()
+    assert len(np.unique(windows.step)) == len(windows)
+
+
+def test_lanes_hold_every_step_once_and_users_in_one_piece(steps: EventBatch) -> None:
+    users = UserSteps(by_user(steps))
+    table = np.concatenate(list(lane_chunks(users, 8, 16, np.random.default_rng(0))))
+    assert np.sort(table[table >= 0]).tolist() == list(range(len(users)))
+    for lane in table.T:
+        index = lane[lane >= 0]
+        breaks = np.flatnonzero(np.diff(index) != 1) + 1
+        assert users.new_user[index[breaks]].all()
+
+
+def test_lanes_give_the_states_that_single_steps_give(steps: EventBatch, trained: Trained) -> None:
+    network, users = trained.checkpoint.network, UserSteps(by_user(steps))
+    wanted = np.arange(0, len(users), 37)
+    found = hidden_at(network, users, wanted)
+    for position, step in enumerate(wanted.tolist()):
+        if step > 2000:
+            break
+        h = c = torch.zeros(1, network.size.hidden)
+        for at in range(int(users.start[users.segment[step]]), step + 1):
+            h, c = network(step_input(users, np.array([at])), h, c)
+        torch.testing.assert_close(found[position], h[0], atol=1e-5, rtol=1e-4)
+
+
+def test_training_and_rows_see_the_same_interests(steps: EventBatch, trained: Trained) -> None:
+    """The logits that training computes are those that the lane computes from rows."""
+    checkpoint = _plain(trained.checkpoint)
+    cutoff_s = int(np.quantile(steps.time_ms, 0.6)) // 1000
+    users = UserSteps(by_user(steps))
+    half_life_s = checkpoint.statistics.half_life_s
+    size = checkpoint.network.size
+    windows = cutoff_windows(users, cutoff_s, half_life_s, checkpoint.horizon_s, size.categories)
+    with torch.inference_mode():
+        hidden = hidden_at(checkpoint.network, users, np.sort(windows.step))
+        out = readout(checkpoint.network, hidden, users, windows.step)
+        logits = checkpoint.network.background_logits(out)
+        logits = logits + count_logits(checkpoint.network, windows.counts, np.arange(len(windows)))
+    before = steps.take(steps.time_ms < cutoff_s * 1000)
+    rows, _ = transition(new_rows(50, size.hidden), before, Source(), checkpoint)
+    rows = rows[users.steps.user[windows.step]]
+    from_rows = interests.category_logits(
+        rows, interests.hidden_readout(rows, checkpoint), windows.now_s, checkpoint
+    )
+    np.testing.assert_allclose(logits.numpy()[:, 1:], from_rows[:, 1:], atol=0.02)
+
+
+def test_sampled_softmax_comes_near_the_full_one(trained: Trained, steps: EventBatch) -> None:
+    network, users = trained.checkpoint.network, UserSteps(by_user(steps))
+    target = next_items(users)
+    index = np.flatnonzero(target > 0)[:400]
+    goal = torch.from_numpy(target[index])
+    sampler = _Sampler(users.steps.item, network.size.items, np.random.default_rng(0))
+    with torch.inference_mode():
+        out = readout(network, hidden_at(network, users, index), users, index)
+        full = torch.nn.functional.cross_entropy(all_item_logits(network, out), goal - 1)
+        sampled = np.mean([float(sampler.loss(network, out, goal, 256)) for _ in range(20)])
+    assert abs(sampled - float(full)) < 0.25
+
+
+def test_neighbours_are_what_followed() -> None:
+    steps = _clicks([(0, 1), (0, 2), (0, 1), (0, 2), (1, 3), (1, 1)])
+    item, weight = count_neighbours(steps, 5, 10**9, k=3)
+    # after 1: 2 next, 1 two steps later, 2 three steps later and 2 next
+    share = np.array([1 + 0.6**2 + 1, 0.6]) / (1 + 0.6**2 + 1 + 0.6 + 1)
+    assert item[1].tolist() == [2, 1, 0]
+    np.testing.assert_allclose(weight[1, :2], share, rtol=1e-5)
+    assert item[3].tolist() == [1, 0, 0]
+    assert item[4].tolist() == [0, 0, 0]
+
+
+def test_statistics_name_the_main_category_and_the_popular(
+    steps: EventBatch, trained: Trained
+) -> None:
+    vocabulary = trained.checkpoint.vocabulary
+    statistics = count_statistics(steps, vocabulary, HALF_LIFE_S, HORIZON_S)
+    for index in range(1, vocabulary.first_item_bucket, 13):
+        name = vocabulary.category_name(int(statistics.item_category[index]))
+        assert name is not None
+        assert (vocabulary.item_name(index) or "").startswith(name)
+    for category in range(1, vocabulary.first_category_bucket):
+        listed = statistics.category_item[category]
+        assert (statistics.item_category[listed[listed > 0]] == category).all()
+    assert (statistics.trending_item > 0).all()
+    np.testing.assert_allclose(np.exp(statistics.item_log_popularity).sum(), 1, rtol=1e-3)
+
+
+def test_training_leaves_threads_and_the_random_state_alone(log: EventLog) -> None:
+    torch.manual_seed(5)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    train(log, replace(CONFIG, learning=replace(LEARNING, max_steps=1, counter_steps=1)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def _plain(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with temperature 1 and an LSTM that has its say."""
+    network = InterestLSTM(checkpoint.network.size)
+    network.load_state_dict(checkpoint.network.state_dict())
+    with torch.no_grad():
+        network.interest.weight.normal_(std=0.3)
+        network.activity.weight.normal_(std=0.3)
+    network.requires_grad_(False)
+    ones = np.ones_like(checkpoint.statistics.temperature)
+    statistics = replace(checkpoint.statistics, temperature=ones)
+    return replace(checkpoint, network=network, statistics=statistics)
+
+
+def _clicks(pairs: list[tuple[int, int]]) -> EventBatch:
+    count = len(pairs)
+    zeros = np.zeros(count, dtype=np.int64)
+    return EventBatch(
+        user=np.array([user for user, _ in pairs]),
+        event_type=zeros,
+        offset=np.arange(count),
+        event_hash=np.arange(1, count + 1, dtype=np.uint64),
+        time_ms=np.arange(count) * 1000,
+        kind=zeros + 1,
+        item=np.array([item for _, item in pairs]),
+        category=zeros,
+        query=np.zeros((count, 8), dtype=np.int64),
+        line=zeros,
+        last_line=np.ones(count, dtype=bool),
+    )
