@@ -30,6 +30,10 @@ from model.state import RATES, row_dtype
 from model.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
+STEP_MODULES = frozenset(
+    ("item", "category", "kind", "query", "gap", "hour", "weekday", "feature", "cell")
+)
+"""Parts of the network that move the hidden state; the others only read it."""
 TEMPERATURES = 6
 MAX_ITEMS = 2**24
 
@@ -53,7 +57,8 @@ class RankingSettings:
     """Weights that fuse the parts of an item's score; see ranking.py.
 
     lstm, transition, category, popularity   weight of each part
-    recency                                  factor per step back for the transition part
+    repeat                                   weight of the user's own recent items
+    recency                                  factor per step back for transition and repeat
     diversity                                score lost per listed item of the same category
     """
 
@@ -61,6 +66,7 @@ class RankingSettings:
     transition: float = 1.0
     category: float = 0.2
     popularity: float = 0.1
+    repeat: float = 0.0
     recency: float = 0.8
     diversity: float = 0.0
 
@@ -94,8 +100,8 @@ class Statistics:
 class Checkpoint:
     """Everything the transition and the readouts need of one training.
 
-    version       short hash of the weights and the configuration, as outputs name it
-    number        the same as 32 bits, as rows carry it
+    version       short hash of weights, statistics and settings, as outputs name it
+    number        32 bits of a hash of what rows depend on, as rows carry it
     horizon_s     length of the predicted window in seconds
     """
 
@@ -134,8 +140,9 @@ def build_checkpoint(
 
 def renamed(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with version and number computed anew from its content."""
-    digest = _digest(checkpoint)
-    return replace(checkpoint, version=digest[:12], number=int(digest[:8], 16))
+    return replace(
+        checkpoint, version=_digest(checkpoint)[:12], number=int(_row_digest(checkpoint)[:8], 16)
+    )
 
 
 def save(checkpoint: Checkpoint, directory: Path | str, card: str) -> None:
@@ -219,6 +226,20 @@ def _digest(checkpoint: Checkpoint) -> str:
     digest = sha256(_tensors(checkpoint))
     digest.update(json.dumps(_config(checkpoint)).encode())
     digest.update(checkpoint.vocabulary.to_json().encode())
+    return digest.hexdigest()
+
+
+def _row_digest(checkpoint: Checkpoint) -> str:
+    """Hash of what a row's content means: encoder and cell, vocabulary, half-lives.
+
+    A new drift threshold or readout leaves the rows as they are.
+    """
+    digest = sha256(checkpoint.vocabulary.to_json().encode())
+    digest.update(checkpoint.statistics.half_life_s.tobytes())
+    for name, tensor in sorted(checkpoint.network.state_dict().items()):
+        if name.split(".")[0] in STEP_MODULES:
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     return digest.hexdigest()
 
 

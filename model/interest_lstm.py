@@ -78,6 +78,8 @@ class InterestLSTM(nn.Module):
         self.count_weight = nn.Parameter(torch.zeros(RATES))
         self.share_weight = nn.Parameter(torch.zeros(RATES))
         self.seen_weight = nn.Parameter(torch.zeros(()))
+        self.seen_trend_weight = nn.Parameter(torch.zeros(()))
+        self.total_weight = nn.Parameter(torch.zeros(RATES))
         self.interest = nn.Linear(hidden, hidden)
         self.activity = nn.Linear(hidden, 1)
         for table in (self.item, self.category, self.kind, self.query):
@@ -143,8 +145,11 @@ class InterestLSTM(nn.Module):
         counted = torch.einsum("brc,r->bc", log_counts, self.count_weight) + torch.einsum(
             "brc,r->bc", shares, self.share_weight
         )
-        seen = (log_counts[:, -1] > 0).to(out.dtype) * self.seen_weight
-        return self.background_logits(out) + counted + seen
+        # the trend says less about a category that the user has touched
+        seen = (log_counts[:, -1] > 0).to(out.dtype)
+        seen = seen * (self.seen_weight + self.seen_trend_weight * self.trend)
+        total = torch.log1p(torch.expm1(log_counts).sum(2)) @ self.total_weight  # (B,)
+        return self.background_logits(out) + counted + seen + total[:, None]
 
     def background_logits(self, out: Tensor) -> Tensor:
         """The part of the category logits that needs no counts: trend, LSTM, activity, (B, C)."""

@@ -121,9 +121,13 @@ def category_logits(
     share_weight = network.share_weight.detach().numpy()
     part = (np.log1p(counts) * count_weight[:, None]).sum(1)  # (R, S)
     part += (counts / total * share_weight[:, None]).sum(1)
-    part += np.where(counts[:, -1] > 0, np.float32(network.seen_weight.detach()), np.float32(0))
+    trend = network.trend.detach().numpy()[rows["slot_category"]]  # (R, S)
+    seen = network.seen_weight.detach().numpy() + network.seen_trend_weight.detach().numpy() * trend
+    part += np.where(counts[:, -1] > 0, seen, np.float32(0))
     part[~held] = 0
     logits[np.arange(len(rows))[:, None], rows["slot_category"]] += part
+    total_weight = network.total_weight.detach().numpy()
+    logits += (np.log1p(counts.sum(2)) * total_weight).sum(1, keepdims=True)
     bucket = np.searchsorted(EVENT_BUCKETS, rows["events"], side="right")
     return logits / checkpoint.statistics.temperature[bucket][:, None]
 

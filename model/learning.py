@@ -17,6 +17,7 @@ from model.windows import Sparse, UserSteps, Windows
 
 COUNTER_BATCH = 256
 COUNTER_RATE = 0.05
+COUNTERS = ("count_weight", "share_weight", "seen_weight", "seen_trend_weight", "total_weight")
 GRADIENT_NORM = 1.0
 VALIDATION_LANES = 128
 VALIDATION_STEPS = 4096
@@ -38,7 +39,7 @@ class LearningSettings:
     """
 
     max_steps: int = 1500
-    counter_steps: int = 300
+    counter_steps: int = 600
     lanes: int = 64
     chunk: int = 16
     learning_rate: float = 3e-3
@@ -138,11 +139,14 @@ def count_logits(network: InterestLSTM, counts: Sparse, windows: np.ndarray) -> 
     np.add.at(total, row, count)
     share = seen / torch.from_numpy(np.maximum(total, 1e-9)[row])
     part = torch.log1p(seen) @ network.count_weight + share @ network.share_weight
-    part = part + (seen[:, -1] > 0).to(part.dtype) * network.seen_weight
+    trend = network.trend[torch.from_numpy(category)]
+    seen_logit = network.seen_weight + network.seen_trend_weight * trend
+    part = part + (seen[:, -1] > 0).to(part.dtype) * seen_logit
+    activity = torch.log1p(torch.from_numpy(total)) @ network.total_weight  # (B,)
     categories = network.size.categories
     place = torch.from_numpy(row * categories + category)
     empty = torch.zeros(len(windows) * categories)
-    return empty.index_add(0, place, part).view(len(windows), categories)
+    return empty.index_add(0, place, part).view(len(windows), categories) + activity[:, None]
 
 
 def window_loss(logits: Tensor, labels: Sparse, windows: np.ndarray, rank_weight: float) -> Tensor:
@@ -178,24 +182,24 @@ def fit_counters(
         network.activity.bias.zero_()
         touched = np.bincount(windows.labels.category, minlength=network.size.categories)
         share = np.minimum((touched + 0.1) / (len(windows) + 1.0), 0.999)
-        network.trend.copy_(torch.from_numpy(np.log(share / (1 - share))))
+        # the base rate is that of users who mostly have counts: the trend must come down
+        network.trend.copy_(torch.from_numpy(np.log(share / (1 - share)) - 0.5))
         network.count_weight.fill_(0.3)
         network.share_weight.fill_(0.5)
         network.seen_weight.fill_(0.5)
+        network.seen_trend_weight.zero_()
+        network.total_weight.zero_()
     if len(windows) == 0:
         return
-    weights = [network.count_weight, network.share_weight, network.seen_weight]
-    # the trend starts as the base rate of users who mostly have counts: it must come down
-    offset = nn.Parameter(torch.full((), -0.5))
     groups = [
-        {"params": [*weights, offset], "lr": COUNTER_RATE},
-        {"params": [network.trend], "lr": COUNTER_RATE / 5},
+        {"params": [getattr(network, name) for name in COUNTERS], "lr": COUNTER_RATE},
+        {"params": [network.trend], "lr": COUNTER_RATE / 10},
     ]
     optimiser = torch.optim.Adam(groups)
-    rates = [COUNTER_RATE, COUNTER_RATE / 5]
+    rates = [COUNTER_RATE, COUNTER_RATE / 10]
     for step in range(settings.counter_steps):
         chosen = random.choice(len(windows), min(COUNTER_BATCH, len(windows)), replace=False)
-        logits = network.trend + offset + count_logits(network, windows.counts, chosen)
+        logits = network.trend + count_logits(network, windows.counts, chosen)
         loss = window_loss(logits, windows.labels, chosen, 0.0)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -203,8 +207,6 @@ def fit_counters(
             group["lr"] = rate * (1 - step / settings.counter_steps)
         optimiser.step()
         progress("counters", step + 1, settings.counter_steps)
-    with torch.no_grad():
-        network.trend.add_(offset)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Top-K items of a row: candidates, score, filter, diversify, explain.
 
-Candidates are what followed the recent items (transition neighbours), the popular items of the
-likeliest categories and the trending ones. ``catalogue_scores`` scores every item the same way:
-the reference that candidates are measured against.
+Candidates are what followed the recent items (transition neighbours), these items themselves, the
+popular items of the likeliest categories and the trending ones. ``catalogue_scores`` scores every
+item the same way: the reference that candidates are measured against.
 
 score = lstm * (next-item logit) + transition * log(1 + 100 * share of what followed)
         + category * (logit of the item's category) + popularity * log(share of all steps)
+        + repeat * (sum of recency ** steps back, where the user came to the item)
 
 Dimensions: R rows, K list length, J recent steps looked at, N neighbours of an item,
 P candidate places of a row.
@@ -39,10 +40,11 @@ _POSITION_BITS = 12
 class Reason(IntEnum):
     """Why an item is on the list; the first that holds."""
 
-    VIEWED_TOGETHER = 0
-    CATEGORY = 1
-    TRENDING = 2
-    SEQUENCE = 3
+    REPEATED = 0
+    VIEWED_TOGETHER = 1
+    CATEGORY = 2
+    TRENDING = 3
+    SEQUENCE = 4
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Recommendations:
 
     item, score    (R, K) vocabulary index; score in logits
     reason         (R, K) Reason
-    because        (R, K) ring position of the recent step that carries a VIEWED_TOGETHER, else -1
+    because        (R, K) ring position of the recent step that carries a REPEATED or
+                   VIEWED_TOGETHER, else -1
     interests      the likeliest categories behind them
     diversity      (R,) 1 - sum of squared category shares of the list: 0 one category
     """
@@ -99,8 +102,8 @@ def _rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) 
     named[0] = False
     likely = interests.top_interests(logits, named, LIKELY_CATEGORIES)
     recent, position = _recent_items(rows)  # (R, J)
-    item, carried = _candidates(recent, likely, checkpoint)  # (R, P)
-    score = _scores(out, logits, item, carried, checkpoint)  # (R, P), -inf where no candidate
+    item, share, repeats = _candidates(recent, likely, checkpoint)  # (R, P)
+    score = _scores(out, logits, item, share, repeats, checkpoint)  # (R, P), -inf where none
     chosen = _choose(score, item, checkpoint, k)  # (R, K) places, best first
     top_item = np.take_along_axis(item, chosen, 1)
     top_score = np.take_along_axis(score, chosen, 1)
@@ -122,17 +125,21 @@ def _recent_items(rows: StateBatch) -> tuple[np.ndarray, np.ndarray]:
 
 def _transition_parts(recent: np.ndarray, checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
     """Neighbours of the recent items and what each adds: (R, J, N), item 0 adds nothing."""
-    statistics, recency = checkpoint.statistics, checkpoint.ranking.recency
-    decay = (recency ** np.arange(LOOK_BACK)).astype(np.float32)
+    statistics = checkpoint.statistics
     item = statistics.neighbour_item[recent]  # (R, J, N)
-    weight = statistics.neighbour_weight[recent] * decay[:, None]
+    weight = statistics.neighbour_weight[recent] * _recency(checkpoint)[:, None]
     return item, weight
+
+
+def _recency(checkpoint: Checkpoint) -> np.ndarray:
+    """What a step counts by how far it lies back, (J,)."""
+    return np.asarray(checkpoint.ranking.recency ** np.arange(LOOK_BACK), dtype=np.float32)
 
 
 def _candidates(
     recent: np.ndarray, likely: Interests, checkpoint: Checkpoint
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct candidates of each row in item order and the transition share of each: (R, P).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct candidates of each row in item order, transition share and repeats of each: (R, P).
 
     A candidate of several sources stands once, with its shares added; the other places hold 0.
     """
@@ -145,26 +152,41 @@ def _candidates(
         (count, len(statistics.trending_item[:TRENDING_ITEMS])),
     )
     item = np.concatenate(
-        (neighbour.reshape(count, -1), popular.reshape(count, -1), trending), 1
+        (neighbour.reshape(count, -1), recent, popular.reshape(count, -1), trending), 1
     )  # (R, P)
+    neighbours = neighbour[0].size
     share = np.zeros(item.shape, np.float32)
-    share[:, : neighbour[0].size] = weight.reshape(count, -1)
+    share[:, :neighbours] = weight.reshape(count, -1)
+    repeats = np.zeros(item.shape, np.float32)
+    repeats[:, neighbours : neighbours + LOOK_BACK] = _recency(checkpoint)
     item = np.where(item < checkpoint.vocabulary.first_item_bucket, item, 0)  # buckets have no name
     places = item.shape[1]
     key = np.sort((item << _POSITION_BITS) | np.arange(places), axis=1)
     order = key & ((1 << _POSITION_BITS) - 1)
     item = key >> _POSITION_BITS
-    share = np.take_along_axis(share, order, 1)
     first = np.ones(item.shape, dtype=bool)
     first[:, 1:] = item[:, 1:] != item[:, :-1]
     starts = np.flatnonzero(first.ravel())
-    total = np.zeros(item.shape, np.float32)
-    total.ravel()[starts] = np.add.reduceat(share.ravel(), starts)
-    return np.where(first, item, 0), total
+    share, repeats = (
+        _summed(np.take_along_axis(part, order, 1), starts) for part in (share, repeats)
+    )
+    return np.where(first, item, 0), share, repeats
+
+
+def _summed(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The sum of each run of places at its first place, 0 at the others."""
+    total = np.zeros(values.shape, np.float32)
+    total.ravel()[starts] = np.add.reduceat(values.ravel(), starts)
+    return total
 
 
 def _scores(
-    out: np.ndarray, logits: np.ndarray, item: np.ndarray, share: np.ndarray, checkpoint: Checkpoint
+    out: np.ndarray,
+    logits: np.ndarray,
+    item: np.ndarray,
+    share: np.ndarray,
+    repeats: np.ndarray,
+    checkpoint: Checkpoint,
 ) -> np.ndarray:
     """Scores of the candidates (R, P), -inf where the place holds none."""
     network, statistics = checkpoint.network, checkpoint.statistics
@@ -177,6 +199,7 @@ def _scores(
     score[row, place] = _fuse(
         own,
         share[row, place],
+        repeats[row, place],
         logits[row, statistics.item_category[ids]],
         statistics.item_log_popularity[ids],
         checkpoint,
@@ -187,6 +210,7 @@ def _scores(
 def _fuse(
     own: np.ndarray,
     share: np.ndarray,
+    repeats: np.ndarray,
     category_logit: np.ndarray,
     log_popularity: np.ndarray,
     checkpoint: Checkpoint,
@@ -196,7 +220,8 @@ def _fuse(
         weights.lstm * own
         + weights.transition * np.log1p(TRANSITION_SCALE * share)
         + weights.category * category_logit
-        + weights.popularity * log_popularity,
+        + weights.popularity * log_popularity
+        + weights.repeat * repeats,
         dtype=np.float32,
     )
 
@@ -212,8 +237,15 @@ def catalogue_scores(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoin
     share = np.zeros(own.shape, np.float32)
     row = np.broadcast_to(np.arange(len(rows))[:, None, None], neighbour.shape)
     np.add.at(share, (row, neighbour), weight)
+    repeats = np.zeros(own.shape, np.float32)
+    np.add.at(repeats, (np.arange(len(rows))[:, None], recent), _recency(checkpoint))
     scores = _fuse(
-        own, share, logits[:, statistics.item_category], statistics.item_log_popularity, checkpoint
+        own,
+        share,
+        repeats,
+        logits[:, statistics.item_category],
+        statistics.item_log_popularity,
+        checkpoint,
     )
     scores[:, 0] = -np.inf
     scores[:, checkpoint.vocabulary.first_item_bucket :] = -np.inf
@@ -272,6 +304,10 @@ def _explain(
         row = np.flatnonzero(part.max(1, initial=0.0) > 0)
         reason[row, column] = Reason.VIEWED_TOGETHER
         because[row, column] = position[row, best[row]]
+        again = recent == item[:, column, None]  # (R, J), newest first
+        row = np.flatnonzero(again.any(1) & (item[:, column] > 0))
+        reason[row, column] = Reason.REPEATED
+        because[row, column] = position[row, again.argmax(1)[row]]
     return reason, because
 
 

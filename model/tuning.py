@@ -15,7 +15,7 @@ from model import interests, ranking
 from model.checkpoint import Checkpoint, RankingSettings
 from model.events import EventBatch, Source
 from model.interest_lstm import InterestLSTM
-from model.learning import Validation, count_logits, hidden_at, readout, window_loss
+from model.learning import COUNTERS, Validation, count_logits, hidden_at, readout, window_loss
 from model.metrics import DISCOUNT, TOP, ndcg_by_user
 from model.state import StateBatch, new_rows
 from model.transition import transition
@@ -23,14 +23,16 @@ from model.transition import transition
 MAX_STEPS = 4096
 MAX_USERS = 2000
 PASSES = 3
+LEAST_GAIN = 0.005
+"""A weight changes when NDCG@10 gains so much of itself: less is noise of a few lists."""
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
 TEMPERATURE_GRID = np.geomspace(0.5, 2.5, 41)
 BUCKET_ROWS = 100
 """A temperature of its own needs so many rows."""
-COUNTER_WEIGHTS = ("trend", "count_weight", "share_weight", "seen_weight")
 _GRID: dict[str, tuple[float, ...]] = {
     "transition": (0.0, 0.5, 1.0, 2.0),
+    "repeat": (0.0, 1.0, 2.0, 4.0),
     "recency": (0.5, 0.8, 0.95),
     "category": (0.0, 0.2, 0.5),
     "popularity": (0.0, 0.1, 0.3),
@@ -40,7 +42,7 @@ _GRID: dict[str, tuple[float, ...]] = {
 
 def counter_weights(network: InterestLSTM) -> dict[str, torch.Tensor]:
     """The weights of the counters alone."""
-    return {name: getattr(network, name).detach().clone() for name in COUNTER_WEIGHTS}
+    return {name: getattr(network, name).detach().clone() for name in ("trend", *COUNTERS)}
 
 
 def scale_interest(network: InterestLSTM, share: float) -> None:
@@ -218,7 +220,7 @@ def choose_ranking(checkpoint: Checkpoint, late: Late) -> tuple[RankingSettings,
                 if candidate == best:
                     continue
                 ndcg = _list_ndcg(checkpoint, late, candidate)
-                if ndcg > best_ndcg:
+                if ndcg > best_ndcg * (1 + LEAST_GAIN):
                     best, best_ndcg = candidate, ndcg
         if best == before:
             break

@@ -416,7 +416,7 @@ class ReasonEvent(Struct, frozen=True, gc=False):
 class RecommendationReason(Struct, frozen=True, gc=False):
     """Why an item is recommended; `event` is None for what is popular with everybody."""
 
-    kind: Literal["viewed_together", "category", "trending", "sequence"]
+    kind: Literal["repeated", "viewed_together", "category", "trending", "sequence"]
     text: str
     event: ReasonEvent | None = None
 

@@ -192,11 +192,15 @@ def _listed_items(
             if item == 0:
                 continue
             kind = reason[r][k]
-            if kind == Reason.VIEWED_TOGETHER:
+            if kind in (Reason.REPEATED, Reason.VIEWED_TOGETHER):
                 own = vocabulary.item_name(because_item[r][k])
                 event = ReasonEvent(own, because_time[r][k] * 1000) if own else None
-                why = RecommendationReason(
-                    "viewed_together", f"often follows {own or 'the last items'}", event
+                why = (
+                    RecommendationReason("repeated", "came to it lately", event)
+                    if kind == Reason.REPEATED
+                    else RecommendationReason(
+                        "viewed_together", f"often follows {own or 'the last items'}", event
+                    )
                 )
             elif kind == Reason.CATEGORY:
                 why = by_category[item_category[r][k]]

@@ -59,7 +59,7 @@ class Sender:
                 deliveries.append((future, count))
         except KafkaError as error:
             await asyncio.gather(*[future for future, _ in deliveries], return_exceptions=True)
-            raise _refused(topic, error) from error
+            raise refused(topic, error) from error
         if not deliveries:
             return Receipt()
         results: list[Any] = await asyncio.gather(
@@ -67,7 +67,7 @@ class Sender:
         )
         for result in results:
             if isinstance(result, KafkaError):
-                raise _refused(topic, result) from result
+                raise refused(topic, result) from result
             if isinstance(result, BaseException):
                 raise result
         return Receipt(results[0].offset, results[-1].offset + deliveries[-1][1] - 1)
@@ -86,7 +86,8 @@ class Sender:
             yield builder
 
 
-def _refused(topic: str, error: KafkaError) -> WorkerError:
+def refused(topic: str, error: KafkaError) -> WorkerError:
+    """What ends the worker when a topic does not take what is sent."""
     return WorkerError(
         f"Topic {topic} refuses writes ({type(error).__name__}); nothing of the batch is "
         "committed, so repair the topic or the brokers and start the worker again."

@@ -14,7 +14,7 @@ from stream_app.errors import RecoveryError
 from stream_app.lane.journal import JournalEntry, chain, decode
 from stream_app.lane.merge import Triple
 
-POLL_MS = 200
+POLL_MS = 20
 READ_TIMEOUT_S = 10.0
 FIRST_LOOK = 512
 """Entries read at first; twice as many again while they do not reach back far enough."""
@@ -40,16 +40,14 @@ async def read_tails(
         bootstrap_servers=server_list(app.transport.url, app.transport.default_port),
         group_id=None,
         enable_auto_commit=False,
-        fetch_max_wait_ms=50,
+        fetch_max_wait_ms=POLL_MS,
         **credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
     )
     try:
         await consumer.start()
         try:
-            return {
-                partition: await _read_tail(consumer, TopicPartition(topic, partition), start)
-                for partition, start in starts.items()
-            }
+            places = {TopicPartition(topic, number): start for number, start in starts.items()}
+            tails = await _read_back(consumer, places)
         finally:
             await consumer.stop()
     except KafkaError as error:
@@ -57,43 +55,62 @@ async def read_tails(
             f"The journal topic {topic} cannot be read ({type(error).__name__}); check it and the "
             "brokers, and start the worker again."
         ) from error
+    return {place.partition: entries for place, entries in tails.items()}
 
 
-async def _read_tail(
-    consumer: AIOKafkaConsumer, place: TopicPartition, start: Triple
-) -> list[JournalEntry]:
-    consumer.assign([place])
-    first = (await consumer.beginning_offsets([place]))[place]
-    end = (await consumer.end_offsets([place]))[place]
-    look = FIRST_LOOK
-    while True:
-        begin = max(first, end - look)
-        entries = chain(await _read(consumer, place, begin))
-        reaches = bool(entries) and all(
-            at <= offset for at, offset in zip(entries[0].start, start, strict=True)
-        )
-        if reaches or begin == first:
-            return entries
+async def _read_back(
+    consumer: AIOKafkaConsumer, starts: Mapping[TopicPartition, Triple]
+) -> dict[TopicPartition, list[JournalEntry]]:
+    """Looks further and further back in the partitions that are not reached far enough."""
+    tails: dict[TopicPartition, list[JournalEntry]] = {}
+    short, look = set(starts), FIRST_LOOK
+    while short:
+        consumer.assign(sorted(short))
+        first = await consumer.beginning_offsets(short)
+        end = await consumer.end_offsets(short)
+        begin = {place: max(first[place], end[place] - look) for place in short}
+        for place, entries in (await _read(consumer, begin)).items():
+            tails[place] = chain(entries)
+            reaches = bool(tails[place]) and all(
+                at <= offset
+                for at, offset in zip(tails[place][0].start, starts[place], strict=True)
+            )
+            if reaches or begin[place] == first[place]:
+                short.discard(place)
         look *= 2
+    return tails
+
+
+def _reaches(entries: list[JournalEntry], start: Triple) -> bool:
+    return bool(entries) and all(
+        at <= offset for at, offset in zip(entries[0].start, start, strict=True)
+    )
 
 
 async def _read(
-    consumer: AIOKafkaConsumer, place: TopicPartition, begin: int
-) -> list[JournalEntry]:
-    """The entries from offset `begin` on. The end is what the fetches say, see transport.py."""
-    consumer.seek(place, begin)
-    entries: list[JournalEntry] = []
+    consumer: AIOKafkaConsumer, begin: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, list[JournalEntry]]:
+    """All entries from these offsets on. The end is what the fetches say, see transport.py."""
+    for place, offset in begin.items():
+        consumer.seek(place, offset)
+    entries: dict[TopicPartition, list[JournalEntry]] = {place: [] for place in begin}
     deadline = time.monotonic() + READ_TIMEOUT_S
     while True:
-        found = (await consumer.getmany(place, timeout_ms=POLL_MS)).get(place, [])
-        entries += [decode(record.value) for record in found]
-        end = consumer.highwater(place)
-        if end is not None and await consumer.position(place) >= end:
+        found = await consumer.getmany(timeout_ms=POLL_MS)
+        for place, records in found.items():
+            entries[place] += [decode(record.value) for record in records]
+        behind = [place for place in begin if not await _is_at_end(consumer, place)]
+        if not behind:
             return entries
         if found:
             deadline = time.monotonic() + READ_TIMEOUT_S
         elif time.monotonic() > deadline:
             raise RecoveryError(
-                f"Partition {place.partition} of the journal topic {place.topic} cannot be read to "
-                "its end; check the brokers, and start the worker again."
+                f"Partition {behind[0].partition} of the journal topic {behind[0].topic} cannot be "
+                "read to its end; check the brokers, and start the worker again."
             )
+
+
+async def _is_at_end(consumer: AIOKafkaConsumer, place: TopicPartition) -> bool:
+    end = consumer.highwater(place)
+    return end is not None and await consumer.position(place) >= end

@@ -26,6 +26,7 @@ SCRAPE_S = 0.1
 COMMIT_WAIT_S = 20.0
 
 Metrics = dict[tuple[str, tuple[str, ...]], float]
+_DECODED = ("interest_stage_seconds_count", ("decode",))
 
 
 class BenchmarkError(Exception):
@@ -88,8 +89,8 @@ class Contender:
 def measure_worker(place: Place) -> Measurement:
     """The worker as a user starts it, watched through its /metrics.
 
-    The time runs from the last look at which nothing was acknowledged to the first at which
-    everything was, so it is up to two looks too long.
+    The time runs from the last look at which nothing was decoded to the first at which everything
+    was acknowledged, so it is too long by up to two looks.
     """
     settings = place.settings()
     topics.create(settings)
@@ -106,10 +107,11 @@ def measure_worker(place: Place) -> Measurement:
                     f"{WAIT_S:g} s; its log ends with: {worker.last_line()}"
                 )
             time.sleep(SCRAPE_S)
+            asked = _Clock.read(worker.pid)
             seen = worker.metrics() or seen
             now = _Clock.read(worker.pid)
-            if not _applied(seen):
-                before = now
+            if seen and not seen[_DECODED]:
+                before = asked
         _wait_for_commit(settings, place.events)
     finally:
         worker.stop()

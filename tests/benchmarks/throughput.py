@@ -114,6 +114,8 @@ def main() -> None:
         sys.exit(1)
     for table in (rates_table(results, plan), ratios_table(results), stages_table(results)):
         console.print(table)
+    for contender in CONTENDERS:
+        console.print(f"[bold]{contender.name}[/]: {contender.what}", highlight=False)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(report(results, plan), indent=2) + "\n", "utf-8")
         console.print(f"All figures are in {arguments.json}.")
@@ -221,31 +223,39 @@ def ratio(results: Results, to: str) -> Spread:
 
 
 def rates_table(results: Results, plan: Plan) -> Table:
-    """Rates, and what each contender does."""
+    """Rates of the contenders."""
     table = Table(
         title=f"Throughput, {plan.rounds} rounds, {ITEMS:,} items, {CATEGORIES:,} categories",
-        caption="events / seconds from the first to the last processed event; a log of E events "
-        f"has E / {EVENTS_PER_USER} users, so a shorter log asks for the same work per event",
+        caption="Events over the seconds from the first to the last processed event. CPU: time of "
+        "the contender's own process per event, the broker's not counted. A log of E events has "
+        f"E / {EVENTS_PER_USER} users, so the shorter log of the slow contenders asks for the same "
+        "work per event. Lists: recommendations per event.",
+        caption_justify="left",
     )
     table.add_column("contender", no_wrap=True)
-    for column in ("events/s", "lowest", "highest", "us/event", "events", "lists/event"):
+    for column in ("events/s", "lowest", "highest", "CPU us", "events", "lists"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("what it does")
     for contender in CONTENDERS:
         measured = results[contender.name]
         spread = Spread.of(rates(measured))
+        cpu_us = _cpu_us(measured)
         lists = sum(m.recommendations for m in measured) / sum(m.events for m in measured)
         table.add_row(
             contender.name,
             f"{spread.median:,.0f}",
             f"{spread.lowest:,.0f}",
             f"{spread.highest:,.0f}",
-            f"{1e6 / spread.median:,.1f}",
+            "-" if cpu_us is None else f"{cpu_us:,.1f}",
             f"{plan.events_of(contender):,}",
             f"{lists:.2f}",
-            contender.what,
         )
     return table
+
+
+def _cpu_us(measured: list[Measurement]) -> float | None:
+    """Processor time per event, the median of the rounds that tell it."""
+    told = [m.cpu_us_per_event for m in measured if m.cpu_us_per_event is not None]
+    return statistics.median(told) if told else None
 
 
 def ratios_table(results: Results) -> Table:
@@ -264,8 +274,9 @@ def stages_table(results: Results) -> Table:
     """Microseconds per event by stage."""
     table = Table(
         title="Microseconds per event by stage (medians)",
-        caption="outputs, changelog and commit include the wait for the broker, in which other "
-        "partitions compute",
+        caption="Outputs, changelog and commit include the wait for the broker, in which other "
+        "partitions compute.",
+        caption_justify="left",
     )
     table.add_column("contender")
     table.add_column("stage")
@@ -293,6 +304,7 @@ def report(results: Results, plan: Plan) -> dict[str, Any]:
                 "what": contender.what,
                 "events": plan.events_of(contender),
                 "events_per_second": asdict(Spread.of(rates(results[contender.name]))),
+                "cpu_us_per_event": _cpu_us(results[contender.name]),
                 "stages_us": _stages(results[contender.name]),
                 "rounds": [
                     {**asdict(m), "events_per_second": m.events_per_second}

@@ -55,7 +55,7 @@ def test_equal_checkpoints_give_equal_files(directory: Path, tmp_path: Path) -> 
 
 def test_version_names_the_content(checkpoint: Checkpoint) -> None:
     assert checkpoint.version == renamed(checkpoint).version
-    assert checkpoint.number == int(checkpoint.version[:8], 16) < 2**32
+    assert 0 <= checkpoint.number < 2**32
     other = renamed(replace(checkpoint, drift=DriftSettings(threshold=5.0)))
     assert other.version != checkpoint.version
 
@@ -132,3 +132,12 @@ def change_config(directory: Path, change: Callable[[dict[str, object]], object]
     config = json.loads(path.read_text())
     change(config)
     path.write_text(json.dumps(config))
+
+
+def test_rows_outlive_a_new_threshold_but_not_new_weights() -> None:
+    made = tiny_checkpoint()
+    stricter = renamed(replace(made, drift=replace(made.drift, threshold=9.0)))
+    assert stricter.version != made.version
+    assert stricter.number == made.number
+    other = tiny_checkpoint(seed=1)
+    assert other.number != made.number

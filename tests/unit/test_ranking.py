@@ -59,7 +59,10 @@ def test_a_reason_names_a_step_that_the_item_follows(
         assert lists.item[r, k] in checkpoint.statistics.neighbour_item[source]
         seen += 1
     assert seen
-    assert (lists.because[lists.reason != Reason.VIEWED_TOGETHER] == -1).all()
+    for r, k in zip(*np.nonzero(lists.reason == Reason.REPEATED), strict=True):
+        assert lists.item[r, k] == rows["recent_item"][r, lists.because[r, k]]
+    carried = np.isin(lists.reason, (Reason.REPEATED, Reason.VIEWED_TOGETHER))
+    assert (lists.because[~carried] == -1).all()
     of_category = lists.reason == Reason.CATEGORY
     for r, k in zip(*np.nonzero(of_category), strict=True):
         category = checkpoint.statistics.item_category[lists.item[r, k]]

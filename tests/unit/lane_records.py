@@ -1,0 +1,98 @@
+"""Consumer records for tests of the lane, and a store of rows in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from model.events import EventType
+from stream_app.events import decode_batch
+from stream_app.lane.commit import Fence
+from stream_app.lane.partition import Partition
+
+TOPICS = ("clicks", "searches", "purchases")
+START_MS = 1_750_000_000_000
+
+
+class FakeRecord(NamedTuple):
+    """What the lane reads of aiokafka's ConsumerRecord."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def serialized_value_size(self) -> int:
+        return -1 if self.value is None else len(self.value)
+
+
+def record(event_type: EventType, offset: int, time_s: int, user: str = "ann") -> FakeRecord:
+    """A good event at `time_s` seconds after `START_MS`."""
+    event: dict[str, Any] = {
+        "event_id": f"{event_type.name}-{offset}",
+        "user_id": user,
+        "timestamp": START_MS + 1000 * time_s,
+    }
+    if event_type == EventType.CLICK:
+        event |= {"item_id": f"item-{offset % 7}", "category": f"category-{offset % 3}"}
+    elif event_type == EventType.SEARCH:
+        event |= {"query": f"blue shoes {offset % 5}"}
+    else:
+        event |= {"items": [{"item_id": f"item-{i}"} for i in range(1 + offset % 3)]}
+    value = json.dumps(event).encode()
+    return FakeRecord(TOPICS[event_type], 0, offset, START_MS, user.encode(), value)
+
+
+def broken(event_type: EventType, offset: int) -> FakeRecord:
+    """A record that is no event."""
+    return FakeRecord(TOPICS[event_type], 0, offset, START_MS, b"ann", b"{")
+
+
+def partition(**changes: Any) -> Partition:
+    """The one partition, at the beginning of its topics."""
+    options: dict[str, Any] = {
+        "number": 0,
+        "topics": TOPICS,
+        "fence": Fence(1),
+        "start": (0, 0, 0),
+        "maxima": (-(2**63),) * 3,
+        "replay": [],
+        "writer": 1,
+        "partitions": 1,
+    }
+    return Partition(**{**options, **changes})
+
+
+def add(lane: Partition, event_type: EventType, records: list[FakeRecord]) -> None:
+    """Decode records and put them into the partition."""
+    events, rejections = decode_batch(
+        event_type,
+        records,
+        partition=0,
+        partitions=1,
+        now_ms=START_MS,
+        future_allowance_ms=10**9,
+        max_value_bytes=10**6,
+    )
+    lane.add(event_type, list(records), events, rejections)
+
+
+class MemoryRows:
+    """A store of rows in memory, with the changelog offset of the last write."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.changelog_offset = -1
+
+    def read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        return [self.rows.get(key) for key in keys]
+
+    def write(
+        self, partition: int, keys: Sequence[bytes], rows: Sequence[bytes], changelog_offset: int
+    ) -> None:
+        self.rows.update(zip(keys, rows, strict=True))
+        self.changelog_offset = changelog_offset

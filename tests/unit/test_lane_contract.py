@@ -1,0 +1,164 @@
+"""Every internal of Faust, mode and aiokafka that the lane overrides or calls is still there.
+
+When one moves, the sentence names it and the module of the lane that leans on it: read the new code
+there before changing this list. What each is for stands in stream_app/lane/README.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from faust.stores.rocksdb import Store
+from packaging.version import Version
+
+from stream_app.lane.transport import LaneConsumer, LaneProducer
+
+
+class Internal(NamedTuple):
+    """A function, its parameters without self, and the module of ours that needs it."""
+
+    path: str
+    parameters: tuple[str, ...]
+    needed_by: str
+
+
+CONSUMER = "faust.transport.consumer:Consumer"
+DRIVER = "faust.transport.drivers.aiokafka"
+FUNCTIONS = [
+    Internal(f"{CONSUMER}.getmany", ("timeout",), "transport.py"),
+    Internal(f"{CONSUMER}._wait_next_records", ("timeout",), "transport.py"),
+    Internal(f"{CONSUMER}._get_active_partitions", (), "transport.py"),
+    Internal(f"{CONSUMER}.perform_seek", (), "transport.py"),
+    Internal(f"{CONSUMER}.pause_partitions", ("tps",), "transport.py"),
+    Internal(f"{CONSUMER}.resume_partitions", ("tps",), "lane.py"),
+    Internal(f"{CONSUMER}.commit", ("topics", "start_new_transaction"), "transport.py"),
+    Internal(f"{CONSUMER}.maybe_wait_for_commit_to_finish", (), "transport.py"),
+    Internal(f"{CONSUMER}._filter_tps_with_pending_acks", ("topics",), "transport.py"),
+    Internal(f"{CONSUMER}._filter_committable_offsets", ("tps",), "transport.py"),
+    Internal(f"{CONSUMER}._new_offset", ("tp",), "transport.py"),
+    Internal(f"{CONSUMER}._should_commit", ("tp", "offset"), "transport.py"),
+    Internal(f"{CONSUMER}._commit_offsets", ("offsets", "start_new_transaction"), "transport.py"),
+    Internal(f"{CONSUMER}.on_partitions_revoked", ("revoked",), "transport.py"),
+    Internal(f"{CONSUMER}.verify_event_path", ("now", "tp"), "transport.py"),
+    Internal(f"{DRIVER}:Consumer._to_message", ("tp", "record"), "transport.py"),
+    Internal(f"{DRIVER}:Consumer._new_consumer_thread", (), "transport.py"),
+    Internal(f"{DRIVER}:Consumer.highwaters", ("partitions",), "transport.py"),
+    Internal(f"{DRIVER}:Consumer.highwater", ("tp",), "lane.py"),
+    Internal(f"{DRIVER}:Consumer.earliest_offsets", ("partitions",), "lane.py"),
+    Internal(
+        f"{DRIVER}:AIOKafkaConsumerThread._create_worker_consumer", ("transport",), "transport.py"
+    ),
+    Internal(f"{DRIVER}:Producer._settings_extra", (), "transport.py"),
+    Internal(f"{DRIVER}:Producer.on_start", (), "transport.py"),
+    Internal(f"{DRIVER}:Producer._ensure_producer", (), "lane.py"),
+    Internal(f"{DRIVER}:server_list", ("urls", "default_port"), "tail.py"),
+    Internal(f"{DRIVER}:credentials_to_aiokafka_auth", ("credentials", "ssl_context"), "tail.py"),
+    Internal("faust.transport.consumer:ensure_TP", ("tp",), "transport.py"),
+    Internal("faust.app.base:App.on_rebalance_end", (), "worker.py"),
+    Internal("faust.app.base:App.on_start", (), "worker.py"),
+    Internal("faust.app.base:App.on_stop", (), "worker.py"),
+    Internal("faust.app.base:App._stop_consumer", (), "worker.py"),
+    Internal("faust.tables.recovery:Recovery.active_remaining_total", (), "lane.py"),
+    Internal("faust.tables.recovery:Recovery.on_recovery_completed", ("generation_id",), "lane.py"),
+    Internal("faust.stores.rocksdb:Store._db_for_partition", ("partition",), "table.py"),
+    Internal("faust.stores.rocksdb:Store.persisted_offset", ("tp",), "table.py"),
+    Internal("faust.stores.rocksdb:Store.set_persisted_offset", ("tp", "offset"), "table.py"),
+    Internal("faust.stores.rocksdb:RocksDBOptions.open", ("path", "read_only"), "table.py"),
+    Internal("faust.streams:Stream.events", (), "lane.py"),
+    Internal("mode.worker:Worker._schedule_shutdown", ("signal",), "worker.py"),
+    Internal("aiokafka:AIOKafkaProducer.create_batch", (), "sender.py"),
+    Internal("aiokafka:AIOKafkaProducer.send_batch", ("batch", "topic", "partition"), "sender.py"),
+    Internal("aiokafka:AIOKafkaProducer.partitions_for", ("topic",), "lane.py"),
+    Internal(
+        "aiokafka.producer.message_accumulator:BatchBuilder.append",
+        ("timestamp", "key", "value", "headers"),
+        "sender.py",
+    ),
+]
+
+
+def find(path: str) -> Any:
+    module, _, names = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for name in names.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError):
+        return None
+    return found
+
+
+@pytest.mark.parametrize("internal", FUNCTIONS, ids=lambda internal: internal.path)
+def test_is_still_there_with_its_parameters(internal: Internal) -> None:
+    found = find(internal.path)
+    advice = f"stream_app/{'lane/' * (internal.needed_by != 'worker.py')}{internal.needed_by}"
+    if found is None:
+        pytest.fail(f"{internal.path} is gone, and {advice} needs it.", pytrace=False)
+    parameters = tuple(name for name in inspect.signature(found).parameters if name != "self")
+    if parameters != internal.parameters:
+        pytest.fail(
+            f"{internal.path} takes {parameters} now and took {internal.parameters}; see {advice}.",
+            pytrace=False,
+        )
+
+
+def test_the_pinned_faust_is_installed() -> None:
+    installed = Version(version("faust-streaming"))
+    assert Version("0.15.3") <= installed < Version("0.16"), (
+        f"faust-streaming {installed} is installed, and the lane is written against 0.15; read "
+        "stream_app/lane/README.md, and go through its list with the new code."
+    )
+
+
+def source_of(path: str) -> str:
+    return inspect.getsource(find(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "why"),
+    [
+        (
+            f"{CONSUMER}.force_commit",
+            "_filter_tps_with_pending_acks",
+            "the lane names the partitions to commit there",
+        ),
+        (f"{CONSUMER}._filter_committable_offsets", "_new_offset", "the lane names offsets there"),
+        (
+            "faust.tables.recovery:Recovery.on_recovery_completed",
+            "on_rebalance_end",
+            "the lane begins an assignment there",
+        ),
+        (
+            "faust.tables.recovery:Recovery._build_highwaters",
+            "consumer.highwaters",
+            "the lane gives recovery the true ends there",
+        ),
+        ("faust.app.base:App.on_stop", "_stop_consumer", "the lane commits before that"),
+        (f"{CONSUMER}.perform_seek", "_committed_offset", "the lane reads where it begins there"),
+        (
+            "faust.stores.rocksdb:Store.set_persisted_offset",
+            "str(offset).encode()",
+            "the lane writes the changelog offset in this form",
+        ),
+    ],
+)
+def test_still_works_as_the_lane_expects(path: str, text: str, why: str) -> None:
+    if text not in source_of(path):
+        pytest.fail(f"{path} has no {text!r} any more, and {why}.", pytrace=False)
+
+
+def test_the_key_of_the_persisted_offset_is_the_same() -> None:
+    assert Store.offset_key == b"__faust\0offset__"
+
+
+def test_attributes_that_are_set_from_outside_exist() -> None:
+    assert "_fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.__init__)
+    assert "max_batch_size" in inspect.signature(AIOKafkaProducer.__init__).parameters
+    for name in ("_committed_offset", "_buffered_partitions", "scheduler", "flow_active"):
+        assert f"self.{name}" in inspect.getsource(inspect.getmodule(LaneConsumer.__mro__[3])), name
+    assert "_producer" in inspect.getsource(LaneProducer.__mro__[1])

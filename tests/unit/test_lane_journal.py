@@ -1,0 +1,101 @@
+"""The journal: its records, which of them hold, and the order that follows from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.errors import RecoveryError
+from stream_app.lane.journal import JournalEntry, beyond, chain, decode, encode, merge_along
+from stream_app.lane.merge import NO_MAXIMA, TOPICS, Triple, merge
+from stream_app.lane.partition import maxima_after
+
+triples = st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 3)
+
+
+def entry(start: Triple, end: Triple, writer: int = 1) -> JournalEntry:
+    return JournalEntry(writer, 4, start, end, NO_MAXIMA, NO_MAXIMA)
+
+
+@given(st.integers(0, 2**63), st.integers(1, 60_000), triples, triples, triples, triples)
+def test_an_entry_comes_back_as_it_was(
+    writer: int, partitions: int, start: Triple, end: Triple, maxima: Triple, after: Triple
+) -> None:
+    written = JournalEntry(writer, partitions, start, end, maxima, after, (1, 2, 3))
+    assert decode(encode(written)) == written
+    assert len(encode(written)) == 128
+
+
+@given(st.one_of(st.none(), st.binary(max_size=200)))
+def test_anything_else_is_refused_with_a_sentence(value: bytes | None) -> None:
+    if value is not None and len(value) == 128 and value[:2] == b"\x01\x00":
+        return
+    with pytest.raises(RecoveryError, match="journal topic"):
+        decode(value)
+
+
+def test_entries_of_one_writer_all_hold() -> None:
+    entries = [entry((0, 0, 0), (3, 1, 0)), entry((3, 1, 0), (5, 1, 0))]
+    assert chain(entries) == entries
+
+
+def test_a_new_writer_replaces_what_it_did_not_know_of() -> None:
+    known, unknown = entry((0, 0, 0), (3, 1, 0)), entry((3, 1, 0), (6, 1, 0))
+    again = entry((3, 1, 0), (4, 2, 0), writer=2)
+    assert chain([known, unknown, again]) == [known, again]
+
+
+def test_what_a_superseded_writer_appends_later_is_stale() -> None:
+    first, second = entry((0, 0, 0), (3, 1, 0)), entry((3, 1, 0), (4, 2, 0), writer=2)
+    stale = entry((3, 1, 0), (9, 9, 0))
+    assert chain([first, second, stale]) == [first, second]
+
+
+def test_replay_begins_with_the_first_entry_beyond_the_committed_offsets() -> None:
+    entries = [
+        entry((0, 0, 0), (3, 1, 0)),
+        entry((3, 1, 0), (5, 1, 0)),
+        entry((5, 1, 0), (5, 2, 0)),
+    ]
+    assert beyond(entries, (3, 1, 0)) == entries[1:]
+    assert beyond(entries, (5, 2, 0)) == []
+    assert beyond(entries, (0, 0, 0)) == entries
+
+
+def test_maxima_go_on_where_the_committed_entry_ended() -> None:
+    entries = [
+        JournalEntry(1, 4, (0, 0, 0), (3, 0, 0), NO_MAXIMA, (7, 1, 1)),
+        JournalEntry(1, 4, (3, 0, 0), (5, 0, 0), (7, 1, 1), (9, 1, 1)),
+    ]
+    assert maxima_after(entries, (0, 0, 0)) == NO_MAXIMA
+    assert maxima_after(entries, (3, 0, 0)) == (7, 1, 1)
+    assert maxima_after(entries, (5, 0, 0)) == (9, 1, 1)
+
+
+@given(st.tuples(*[st.lists(st.integers(0, 20), max_size=20)] * 3), st.data())
+def test_the_order_along_the_journal_is_the_live_order(
+    log: tuple[list[int], list[int], list[int]], data: st.DataObject
+) -> None:
+    """Live batches take what has arrived; the journal alone gives their order again."""
+    times = [np.array(part, dtype=np.int64) for part in log]
+    step = [data.draw(st.integers(1, 3)) for _ in range(TOPICS)]
+    offsets = [np.arange(len(part)) * step[t] for t, part in enumerate(times)]  # with gaps
+    at, maxima, live, entries = [0, 0, 0], NO_MAXIMA, [], []
+    while any(at[t] < len(times[t]) for t in range(TOPICS)):
+        stop = [data.draw(st.integers(at[t], len(times[t]))) for t in range(TOPICS)]
+        cut = merge([times[t][at[t] : stop[t]] for t in range(TOPICS)], maxima)
+        live += [(int(t), at[t] + int(i)) for t, i in zip(cut.topic, cut.index, strict=True)]
+        ends = [at[t] + cut.taken[t] for t in range(TOPICS)]
+        start, end = ([place(offsets[t], n) for t, n in enumerate(a)] for a in (at, ends))
+        entries.append(
+            JournalEntry(1, 4, tuple(start), tuple(end), maxima, cut.maxima)  # type: ignore[arg-type]
+        )
+        at, maxima = ends, cut.maxima
+    order = merge_along([decode(encode(e)) for e in entries], offsets, times)
+    assert list(zip(order.topic.tolist(), order.index.tolist(), strict=True)) == live
+
+
+def place(offsets: np.ndarray, count: int) -> int:
+    return int(offsets[count - 1]) + 1 if count else 0

@@ -1,0 +1,77 @@
+"""The rows in RocksDB: whole batches, with the changelog offset where Faust's recovery looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.stores.rocksdb import Store
+from faust.types import TP
+
+from stream_app.lane.table import RowTable, WorkerBudget
+
+CHANGELOG = TP("app-user_state-changelog", 3)
+
+
+class OneStore:
+    """As much of Faust's store as the lane touches."""
+
+    offset_key = Store.offset_key
+
+    def __init__(self, folder: Path) -> None:
+        self._options = WorkerBudget(cache_mb=8)
+        self._folder = folder
+        self._open: dict[int, Any] = {}
+
+    def _db_for_partition(self, partition: int) -> Any:
+        if partition not in self._open:
+            self._open[partition] = self._options.open(self._folder / f"{partition}.db")
+        return self._open[partition]
+
+    def close(self) -> None:
+        for db in self._open.values():
+            db.close()
+        self._open.clear()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    one = OneStore(tmp_path)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def table(store: OneStore) -> RowTable:
+    return RowTable(SimpleNamespace(data=store))  # type: ignore[arg-type]
+
+
+def test_reads_what_was_written_and_none_for_the_rest(table: RowTable) -> None:
+    table.write(3, [b"ann", b"bob"], [b"row a", b"row b"], 7)
+    assert table.read(3, [b"bob", b"eve", b"ann"]) == [b"row b", None, b"row a"]
+    assert table.read(2, [b"ann"]) == [None], "another partition is another store"
+
+
+def test_fausts_recovery_finds_the_offset(table: RowTable, store: Any) -> None:
+    assert Store.persisted_offset(store, CHANGELOG) is None
+    table.write(3, [b"ann"], [b"row"], 12_345)
+    assert Store.persisted_offset(store, CHANGELOG) == 12_345
+
+
+def test_rows_and_offset_are_there_after_the_store_was_closed(table: RowTable, store: Any) -> None:
+    table.write(3, [b"ann"], [b"row"], 8)
+    table.write(3, [b"ann"], [b"newer"], 9)
+    store.close()
+    assert table.read(3, [b"ann"]) == [b"newer"]
+    assert Store.persisted_offset(store, CHANGELOG) == 9
+
+
+def test_many_partitions_share_one_budget(table: RowTable) -> None:
+    row = bytes(2000)
+    for partition in range(16):
+        for start in range(0, 1000, 100):
+            keys = [b"%d" % number for number in range(start, start + 100)]
+            table.write(partition, keys, [row] * 100, start)
+    assert all(table.read(partition, [b"999"]) == [row] for partition in range(16))
