@@ -7,12 +7,10 @@ run          one worker until a signal or a failure; the exit code
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +22,6 @@ from prometheus_client import CollectorRegistry
 from model import checkpoint as checkpoints
 from model.checkpoint import Checkpoint
 from model.errors import ModelError
-from model.transition import warm_up
 from stream_app import topics
 from stream_app.errors import (
     InterestStreamError,
@@ -34,14 +31,12 @@ from stream_app.errors import (
     WorkerError,
 )
 from stream_app.health import HealthServer, WorkerHealth
+from stream_app.lane.app import InterestApp, RawBatches
 from stream_app.lane.commit import AtStep, no_step
 from stream_app.lane.lane import Lane
-from stream_app.lane.table import WorkerBudget
 from stream_app.lane.transport import LaneTransport
 from stream_app.metrics import Metrics
 from stream_app.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 TABLE = "user_state"
 FETCH_BYTES = 2 * 1024 * 1024
@@ -51,76 +46,6 @@ PRODUCER_BATCH_BYTES = 900_000
 SEND_TIMEOUT_S = 30.0
 STREAM_BUFFER_BATCHES = 65_536
 """Never reached: the intake pauses a partition after two batches."""
-
-
-class InterestApp(faust.App):
-    """A Faust app whose data path is the lane. `build_app` fills in the attributes."""
-
-    settings: Settings
-    checkpoint: Checkpoint
-    metrics: Metrics
-    health: WorkerHealth
-    health_server: HealthServer
-    lane: Lane
-    table: Any
-    http_port: int | None = None
-    on_failure: Callable[[], None] | None = None
-    _watch: asyncio.Task[None] | None = None
-
-    async def on_start(self) -> None:
-        """Answer on HTTP at once, and run the model once at every size before it is ready."""
-        await super().on_start()
-        # Not earlier: a store is bound to the event loop that runs when it is first asked for.
-        self.table.data.rocksdb_options = WorkerBudget(self.settings.rocksdb_cache_mb)
-        host, port = self.settings.http_host, self.settings.http_port
-        try:
-            self.http_port = await self.health_server.start(host, port)
-        except OSError as error:
-            raise WorkerError(
-                f"{host}:{port} cannot be listened on ({error.strerror}); set "
-                "INTEREST_HTTP_PORT to a free port."
-            ) from error
-        logger.info("Health and metrics at http://%s:%s", host, self.http_port)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, warm_up, self.checkpoint)
-        self.health.warm = True
-        self._watch = loop.create_task(self.lane.watch())
-
-    def fail(self, error: InterestStreamError) -> None:
-        """The lane cannot go on: whoever runs the app stops it."""
-        if self.on_failure is not None:
-            self.on_failure()
-
-    def on_rebalance_end(self) -> None:
-        """Begin with the new assignment: rows are recovered and offsets sought."""
-        super().on_rebalance_end()
-        self.lane.begin()
-
-    async def on_stop(self) -> None:
-        """Let the lane finish and commit while consumer, producer and store are still there."""
-        await self.lane.stop()
-        if self.lane.has_applied:
-            await self.consumer.commit_all()  # type: ignore[attr-defined]
-        if self._watch is not None:
-            self._watch.cancel()
-        await super().on_stop()
-
-    async def on_shutdown(self) -> None:
-        """Answer on HTTP to the last."""
-        await self.health_server.stop()
-        await super().on_shutdown()
-
-
-class RawBatches(faust.Schema[Any, Any]):
-    """Hands a poll's records on as they are."""
-
-    def compile(self, app: Any, **_callbacks: Any) -> Callable[..., Any]:
-        """A decoder that decodes nothing."""
-
-        async def decode(message: Any, *, propagate: bool = False) -> Any:
-            return app.create_event(None, message.value, None, message)
-
-        return decode
 
 
 def build_app(
@@ -203,7 +128,7 @@ class LaneWorker(faust.Worker):
     """Faust's worker, with an end in time: a stop that hangs ends the process."""
 
     shutdown_timeout_s = 8.0
-    spinner = None
+    _deadline: threading.Timer | None = None
 
     def _schedule_shutdown(self, signal: Any) -> None:
         self.end_in_time()
@@ -211,9 +136,17 @@ class LaneWorker(faust.Worker):
 
     def end_in_time(self) -> None:
         """From now on the process has `shutdown_timeout_s` seconds to end."""
-        timer = threading.Timer(self.shutdown_timeout_s, _give_up, [self.shutdown_timeout_s])
-        timer.daemon = True
-        timer.start()
+        if self._deadline is None:
+            self._deadline = threading.Timer(
+                self.shutdown_timeout_s, _give_up, [self.shutdown_timeout_s]
+            )
+            self._deadline.daemon = True
+            self._deadline.start()
+
+    def has_ended(self) -> None:
+        """The end was in time."""
+        if self._deadline is not None:
+            self._deadline.cancel()
 
 
 def run(settings: Settings, at_step: AtStep = no_step) -> int:
@@ -289,6 +222,7 @@ def _run(app: InterestApp) -> None:
             loop.run_until_complete(pending)
     finally:
         _close(loop)
+        worker.has_ended()
     if app.lane.failure is not None:
         raise app.lane.failure
     if worker.crash_reason is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
@@ -19,18 +18,18 @@ from faust.types import TP
 
 from model.checkpoint import Checkpoint
 from model.events import EventType, Source
-from stream_app.errors import InterestStreamError, StoreError, TopicError, WorkerError
+from stream_app.errors import InterestStreamError, WorkerError
 from stream_app.events import decode_batch
 from stream_app.health import WorkerHealth
 from stream_app.lane.commit import AtStep, Committer, Fence, Revoked, Topics, no_step
 from stream_app.lane.compute import Computed, compute
 from stream_app.lane.intake import Intake
-from stream_app.lane.journal import JournalEntry, beyond, encode, topic_name
+from stream_app.lane.journal import encode, topic_name
 from stream_app.lane.merge import Triple
-from stream_app.lane.partition import Batch, Partition, maxima_after
+from stream_app.lane.partition import Batch, Partition
 from stream_app.lane.sender import Sender
 from stream_app.lane.table import RowTable
-from stream_app.lane.tail import read_tails
+from stream_app.lane.takeover import check_counts, take_over
 from stream_app.metrics import Metrics
 from stream_app.settings import Settings
 
@@ -85,6 +84,7 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
         self._committer: Committer | None = None
         self._fence = Fence(0)
+        self._fence.close()
         self._accepting = False
         self._stopping = False
         self._busy_s = 0.0
@@ -92,8 +92,6 @@ class Lane:
         self._applied_at_commit = 0
         self._commit_began = 0.0
         self.failure: InterestStreamError | None = None
-
-    # --- What the agent gives -------------------------------------------------------------------
 
     async def run(self, stream: StreamT[Any]) -> None:
         """The agent: hands the polls of the consumer to the partitions."""
@@ -108,8 +106,6 @@ class Lane:
             self._early.append((tp, records))
         else:
             partition.accept(self._event_types[tp.topic], records)
-
-    # --- What the consumer asks and tells (transport.LaneHooks) ----------------------------------
 
     def is_input(self, topic: str) -> bool:
         """Whether the topic is one of the three input topics."""
@@ -157,11 +153,9 @@ class Lane:
         self._committable.clear()
         self.intake.forget()
 
-    # --- Begin and end ---------------------------------------------------------------------------
-
     def begin(self) -> None:
         """Work on the new assignment; Faust has recovered its rows and sought its offsets."""
-        if self._stopping:
+        if self._stopping or self.failure is not None:
             return
         self._accepting = True
         self._fence = Fence(self._fence.number + 1)
@@ -214,7 +208,7 @@ class Lane:
         if assigned:
             if self._committer is None:
                 self._committer = await self._new_committer()
-            started = await self._new_partitions(assigned, fence)
+            started = await take_over(self._app, self._settings, assigned, fence)
             fence.check()
             self._partitions = started
             for tp, records in self._early:
@@ -235,85 +229,10 @@ class Lane:
             journal=topic_name(settings),
         )
         equal = (*self._topics, topics.drift, topics.recommendations)
-        for topic in (*equal, topics.changelog, topics.journal):
-            count = len(await producer.partitions_for(topic))
-            if count != settings.partitions:
-                raise TopicError(
-                    f"Topic {topic} has {count} partitions and {settings.partitions} are wanted, "
-                    "the same for all topics; make the topic anew, or set INTEREST_PARTITIONS."
-                )
+        await check_counts(producer, settings, (*equal, topics.changelog, topics.journal))
         letters = len(await producer.partitions_for(topics.dead_letters))
-        return Committer(
-            Sender(producer), self._rows, topics, letters, self._metrics, self._at_step
-        )
-
-    async def _new_partitions(self, assigned: set[TP], fence: Fence) -> dict[int, Partition]:
-        consumer, settings = self._app.consumer, self._settings
-        numbers = sorted({tp.partition for tp in assigned})
-        whole = {TP(topic, number) for number in numbers for topic in self._topics}
-        if whole != assigned:
-            raise TopicError(
-                "A partition was assigned without its like of the other input topics; give all "
-                "topics the same number of partitions."
-            )
-        ends = await consumer.highwaters(*whole)
-        earliest = await consumer.earliest_offsets(*whole)
-        starts: dict[int, Triple] = {}
-        for number in numbers:
-            a, b, c = (self._start(TP(topic, number), earliest, ends) for topic in self._topics)
-            starts[number] = (a, b, c)
-        tails = await read_tails(self._app, topic_name(settings), starts)
-        writer = secrets.randbits(63)
-        partitions = {}
-        for number, start in starts.items():
-            self._check_journal(number, tails[number], ends)
-            partition = Partition(
-                number,
-                self._topics,
-                fence,
-                start,
-                maxima_after(tails[number], start),
-                beyond(tails[number], start),
-                writer,
-                settings.partitions,
-            )
-            partition.note_ends([ends.get(tp) for tp in partition.tps])
-            partitions[number] = partition
-        return partitions
-
-    def _start(self, tp: TP, earliest: Mapping[TP, int], ends: Mapping[TP, int]) -> int:
-        """Offset of the first record that is to be applied, as Faust has sought it."""
-        committed = self._app.consumer._committed_offset[tp]
-        end = ends.get(tp) or 0
-        if committed is not None and committed > end:
-            raise StoreError(
-                f"{tp.topic} partition {tp.partition} ends at offset {end}, but {committed} is "
-                "committed: the topic was made anew; see the README for how to start over."
-            )
-        return max(committed or 0, earliest.get(tp) or 0)
-
-    def _check_journal(
-        self, number: int, entries: list[JournalEntry], ends: Mapping[TP, int]
-    ) -> None:
-        if not entries:
-            return
-        last = entries[-1]
-        if last.partitions != self._settings.partitions:
-            raise StoreError(
-                f"The rows were made with {last.partitions} partitions and the topics have "
-                f"{self._settings.partitions}; rebuild the rows from the input topics under "
-                "another INTEREST_APP_ID."
-            )
-        for topic, applied in zip(self._topics, last.end, strict=True):
-            end = ends.get(TP(topic, number)) or 0
-            if applied > end:
-                raise StoreError(
-                    f"{topic} partition {number} ends at offset {end}, but the rows hold events up "
-                    f"to {applied}: the topic was made anew; rebuild the rows under another "
-                    "INTEREST_APP_ID."
-                )
-
-    # --- The work --------------------------------------------------------------------------------
+        sender = Sender(producer)
+        return Committer(sender, self._rows, topics, letters, self._metrics, self._at_step)
 
     async def _serve(self, partition: Partition) -> None:
         settings = self._settings
@@ -401,7 +320,7 @@ class Lane:
 
     def _highwaters(self, partition: Partition) -> list[int | None]:
         consumer = self._app.consumer
-        return [consumer.highwater(tp) for tp in partition.tps]
+        return [consumer.known_end(tp) for tp in partition.tps]
 
     def _want(self, partition: Partition) -> None:
         """A batch of the journal may be larger than batches are now: let all of it come in."""
@@ -414,7 +333,10 @@ class Lane:
 
     def _report(self) -> None:
         now = self._now()
+        is_working = self._fence.is_open and not self._app.rebalancing
         for partition in self._partitions.values():
+            if is_working:
+                partition.note_ends(self._highwaters(partition))
             for tp, position, end in zip(
                 partition.tps, partition.position, partition.ends, strict=True
             ):
@@ -423,7 +345,7 @@ class Lane:
                 self._metrics.set_lag(tp.topic, tp.partition, lag)
         recovery = self._app.tables.recovery
         total = sum(max(end + 1, 0) for end in recovery.active_highwaters.values())
-        if self._fence.is_open and not self._app.rebalancing:
+        if is_working:
             self._health.recovering(0, total)
         else:
             left = recovery.active_remaining_total() if recovery.in_recovery else 0

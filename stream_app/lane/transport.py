@@ -6,6 +6,7 @@ See README.md of this folder for what is overridden and why.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
@@ -133,14 +134,15 @@ class LaneConsumer(driver.Consumer):
         ends = dict(await super().highwaters(*partitions))
         deadline = time.monotonic() + HIGHWATER_TIMEOUT_S
         for tp in partitions:
-            fetched = self._fetched_highwater(tp)
+            fetched = self.known_end(tp)
             while fetched is None and time.monotonic() < deadline:
                 await asyncio.sleep(0.01)
-                fetched = self._fetched_highwater(tp)
+                fetched = self.known_end(tp)
             ends[tp] = max(ends.get(tp) or 0, fetched or 0)
         return ends
 
-    def _fetched_highwater(self, tp: TP) -> int | None:
+    def known_end(self, tp: TP) -> int | None:
+        """The end of a topic partition as the last fetch told it, None before the first."""
         try:
             return self.highwater(tp)
         except AssertionError:  # aiokafka's way to say that it was revoked meanwhile
@@ -200,6 +202,9 @@ class LaneProducer(driver.Producer):
 
     async def on_start(self) -> None:
         """Start, without idempotence when the broker gives no producer id."""
+        aiokafka_log = logging.getLogger("aiokafka.producer.sender")
+        level = aiokafka_log.level
+        aiokafka_log.setLevel(logging.CRITICAL)  # would call an error what is not
         try:
             await super().on_start()
         except KafkaConnectionError:
@@ -214,6 +219,8 @@ class LaneProducer(driver.Producer):
                 await refused.stop()
             self._idempotent = False
             await super().on_start()
+        finally:
+            aiokafka_log.setLevel(level)
 
 
 class LaneTransport(driver.Transport):

@@ -168,13 +168,16 @@ def test_a_restart_without_its_data_folder_restores_every_state(
     assert changelog_rows(settings) == before, "nothing was applied twice"
 
 
+@pytest.mark.parametrize("standby_replicas", [0, 1])
 def test_a_second_worker_takes_over_after_a_kill(
     settings: Settings,
     overrides: dict[str, Any],
     checkpoint: Checkpoint,
     tmp_path: Path,
     feed: Feed,
+    standby_replicas: int,
 ) -> None:
+    overrides["standby_replicas"] = standby_replicas
     feed.send(2000)
     one = start_worker(overrides, tmp_path, "one")
     two = WorkerProcess(overrides, tmp_path, "two")

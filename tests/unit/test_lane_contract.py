@@ -48,7 +48,7 @@ FUNCTIONS = [
     Internal(f"{DRIVER}:Consumer._to_message", ("tp", "record"), "transport.py"),
     Internal(f"{DRIVER}:Consumer._new_consumer_thread", (), "transport.py"),
     Internal(f"{DRIVER}:Consumer.highwaters", ("partitions",), "transport.py"),
-    Internal(f"{DRIVER}:Consumer.highwater", ("tp",), "lane.py"),
+    Internal(f"{DRIVER}:Consumer.highwater", ("tp",), "transport.py"),
     Internal(f"{DRIVER}:Consumer.earliest_offsets", ("partitions",), "lane.py"),
     Internal(
         f"{DRIVER}:AIOKafkaConsumerThread._create_worker_consumer", ("transport",), "transport.py"

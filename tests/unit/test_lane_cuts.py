@@ -95,9 +95,9 @@ def run(
     return out
 
 
-@given(st.integers(0, 3), st.integers(0, 10_000))
+@given(st.integers(0, 2), st.integers(0, 10_000))
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_rows_and_outputs_do_not_depend_on_the_cuts(
     checkpoint: Checkpoint, log_seed: int, cut_seed: int

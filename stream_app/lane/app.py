@@ -1,0 +1,93 @@
+"""The Faust app of a worker: when the lane begins and ends, and what runs beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import faust
+
+from model.transition import warm_up
+from stream_app.errors import InterestStreamError, WorkerError
+from stream_app.lane.table import WorkerBudget
+
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+    from stream_app.health import HealthServer, WorkerHealth
+    from stream_app.lane.lane import Lane
+    from stream_app.metrics import Metrics
+    from stream_app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class InterestApp(faust.App):
+    """A Faust app whose data path is the lane. `build_app` fills in the attributes."""
+
+    settings: Settings
+    checkpoint: Checkpoint
+    metrics: Metrics
+    health: WorkerHealth
+    health_server: HealthServer
+    lane: Lane
+    table: Any
+    http_port: int | None = None
+    on_failure: Callable[[], None] | None = None
+    _watch: asyncio.Task[None] | None = None
+
+    async def on_start(self) -> None:
+        """Answer on HTTP at once, and run the model once at every size before it is ready."""
+        await super().on_start()
+        # Not earlier: a store is bound to the event loop that runs when it is first asked for.
+        self.table.data.rocksdb_options = WorkerBudget(self.settings.rocksdb_cache_mb)
+        host, port = self.settings.http_host, self.settings.http_port
+        try:
+            self.http_port = await self.health_server.start(host, port)
+        except OSError as error:
+            raise WorkerError(
+                f"{host}:{port} cannot be listened on ({error.strerror}); set "
+                "INTEREST_HTTP_PORT to a free port."
+            ) from error
+        logger.info("Health and metrics at http://%s:%s", host, self.http_port)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, warm_up, self.checkpoint)
+        self.health.warm = True
+        self._watch = loop.create_task(self.lane.watch())
+
+    def fail(self, error: InterestStreamError) -> None:
+        """The lane cannot go on: whoever runs the app stops it."""
+        if self.on_failure is not None:
+            self.on_failure()
+
+    def on_rebalance_end(self) -> None:
+        """Begin with the new assignment: rows are recovered and offsets sought."""
+        super().on_rebalance_end()
+        self.lane.begin()
+
+    async def on_stop(self) -> None:
+        """Let the lane finish and commit while consumer, producer and store are still there."""
+        await self.lane.stop()
+        if self.lane.has_applied:
+            await self.consumer.commit_all()  # type: ignore[attr-defined]
+        if self._watch is not None:
+            self._watch.cancel()
+        await super().on_stop()
+
+    async def on_shutdown(self) -> None:
+        """Answer on HTTP to the last."""
+        await self.health_server.stop()
+        await super().on_shutdown()
+
+
+class RawBatches(faust.Schema[Any, Any]):
+    """Hands a poll's records on as they are."""
+
+    def compile(self, app: Any, **_callbacks: Any) -> Callable[..., Any]:
+        """A decoder that decodes nothing."""
+
+        async def decode(message: Any, *, propagate: bool = False) -> Any:
+            return app.create_event(None, message.value, None, message)
+
+        return decode
