@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-BLOCK_SIZES = (16, 64, 256, 1024)
+BLOCK_SIZES = (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def padded_size(count: int) -> int:
@@ -32,12 +32,15 @@ def pad(array: np.ndarray, size: int) -> torch.Tensor:
 @torch.inference_mode()
 def in_blocks(function: Callable[..., torch.Tensor], *arrays: np.ndarray) -> np.ndarray:
     """``function`` of arrays (B, ...), block by block: its (B, ...) result as an array."""
-    count = len(arrays[0])
-    if count == 0:
-        return function(*[pad(array, BLOCK_SIZES[0]) for array in arrays]).numpy()[:0]
-    parts = []
-    for start in range(0, count, BLOCK_SIZES[-1]):
-        part = [array[start : start + BLOCK_SIZES[-1]] for array in arrays]
+    count, most = len(arrays[0]), BLOCK_SIZES[-1]
+    first = function(*[pad(array[:most], padded_size(count)) for array in arrays]).numpy()
+    if count <= most:
+        return first[:count].copy()
+    result = np.empty((count, *first.shape[1:]), first.dtype)
+    result[:most] = first
+    for start in range(most, count, most):
+        part = [array[start : start + most] for array in arrays]
         size = padded_size(len(part[0]))
-        parts.append(function(*[pad(array, size) for array in part]).numpy()[: len(part[0])])
-    return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
+        padded = function(*[pad(array, size) for array in part]).numpy()
+        result[start : start + most] = padded[: len(part[0])]
+    return result

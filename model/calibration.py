@@ -48,6 +48,7 @@ def run_test(steps: EventBatch, checkpoint: Checkpoint, threshold: float) -> Ala
     rows = new_rows(users, checkpoint.hidden)
     fields = {name: rows[name].copy() for name in rows.dtype.names or ()}
     plan = schedule(fields, steps)
+    steps = steps.take(plan.order)
     pending = np.zeros(users, dtype=bool)
     found: list[np.ndarray] = []
     values: list[np.ndarray] = []
@@ -64,7 +65,7 @@ def run_test(steps: EventBatch, checkpoint: Checkpoint, threshold: float) -> Ala
         due = np.flatnonzero(pending[user] & steps.last_line[index])
         pending[user[due]] = False
         alarmed, value = drift.check(fields, user[due], threshold)
-        found.append(index[due[alarmed]])
+        found.append(plan.order[index.start + due[alarmed]])
         values.append(value[alarmed])
         drift.restart(fields, user[due[alarmed]], time_s[due[alarmed]])
     step = np.concatenate(found) if found else np.zeros(0, np.int64)

@@ -70,20 +70,27 @@ def statistic(slot_units: np.ndarray, unit_slot: np.ndarray, units: np.ndarray) 
     """
     total = slot_units.astype(np.float64)  # w + h
     slots = window_slots(unit_slot, units)  # (B, 24)
-    same = slots[:, :, None] == slots[:, None, :]  # (B, 24, 24)
+    window = np.array(WINDOWS)
+    n = total.sum(1)[:, None] - window  # (B, 3)
+    enough = (units[:, None] >= window) & (n >= np.maximum(5, window / 2))
     total_at = np.take_along_axis(total, np.maximum(slots, 0), 1)  # (B, 24)
-    all_units = total.sum(1)
-    sum_squares = (total * total).sum(1)
-    z = np.full((len(units), len(WINDOWS)), -np.inf)
-    for column, window in enumerate(WINDOWS):
-        n = all_units - window
-        enough = (units >= window) & (n >= max(5, window / 2))
-        if not enough.any():
-            continue
-        ww = same[enough, :window, :window].sum((1, 2)).astype(np.float64)  # sum w^2
-        wt = total_at[enough, :window].sum(1)  # sum w (w + h)
-        z[enough, column] = _standardised(ww, wt, sum_squares[enough], n[enough], float(window))
-    return z
+    wt = np.cumsum(total_at, 1)[:, window - 1]  # sum w (w + h)
+    ww = window + 2.0 * _equal_pairs(slots)[:, window - 1]  # sum w^2
+    squares = (total * total).sum(1)[:, None]
+    z = _standardised(ww, wt, squares, np.where(enough, n, 2.0), window.astype(np.float64))
+    return np.where(enough, z, -np.inf)
+
+
+def _equal_pairs(slots: np.ndarray) -> np.ndarray:
+    """Pairs of equal slots among the first 1, 2, ... of each row: (B, 24)."""
+    column = np.ascontiguousarray(slots.T.astype(np.int8))  # (24, B): sums run along B
+    same = column[:, None] == column[None, :]  # (24, 24, B)
+    same &= _OLDER[:, :, None]
+    return np.cumsum(same.view(np.uint8).sum(0, dtype=np.uint8), 0, dtype=np.int64).T
+
+
+_OLDER = np.triu(np.ones((UNITS, UNITS), dtype=bool), 1)
+"""True where the first of two units stands before the second."""
 
 
 def _standardised(

@@ -83,9 +83,12 @@ def _take_slots(
 
 def decayed_counts(rows: StateBatch, now_s: np.ndarray, half_life_s: np.ndarray) -> np.ndarray:
     """Counts of every slot at ``now_s`` (R,) seconds: (R, rates, S) float32."""
-    age_s = np.maximum(now_s[:, None] - rows["slot_time_s"].astype(np.int64), 0)  # (R, S)
-    decay = np.exp2(-age_s[:, None, :] / half_life_s[:, None])  # (R, rates, S)
-    return (rows["slot_count"].astype(np.float64) * decay).astype(np.float32)
+    row, slot = np.nonzero(rows["slot_category"])  # M slots held: most are free
+    age_s = np.maximum(now_s[row] - rows["slot_time_s"][row, slot].astype(np.int64), 0)  # (M,)
+    decay = np.exp2(-age_s[:, None] / half_life_s)  # (M, rates)
+    counts = np.zeros((len(rows), len(half_life_s), SLOTS), np.float32)
+    counts[row, :, slot] = rows["slot_count"][row, :, slot].astype(np.float64) * decay
+    return counts
 
 
 def last_step(rows: StateBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -114,22 +117,22 @@ def category_logits(
     network = checkpoint.network
     logits = in_blocks(network.background_logits, out)  # (R, C)
     counts = decayed_counts(rows, now_s, checkpoint.statistics.half_life_s)  # (R, rates, S)
-    held = rows["slot_category"] > 0
-    counts *= held[:, None, :]
-    total = np.maximum(counts.sum(2, keepdims=True), 1e-9)
+    row, slot = np.nonzero(rows["slot_category"])  # M slots held
+    category, held = rows["slot_category"][row, slot], counts[row, :, slot]  # (M,), (M, rates)
+    sums = counts.sum(2)  # (R, rates)
     count_weight = network.count_weight.detach().numpy()
     share_weight = network.share_weight.detach().numpy()
-    part = (np.log1p(counts) * count_weight[:, None]).sum(1)  # (R, S)
-    part += (counts / total * share_weight[:, None]).sum(1)
-    trend = network.trend.detach().numpy()[rows["slot_category"]]  # (R, S)
+    part = (np.log1p(held) * count_weight).sum(1)  # (M,)
+    part += (held / np.maximum(sums, 1e-9)[row] * share_weight).sum(1)
+    trend = network.trend.detach().numpy()[category]
     seen = network.seen_weight.detach().numpy() + network.seen_trend_weight.detach().numpy() * trend
-    part += np.where(counts[:, -1] > 0, seen, np.float32(0))
-    part[~held] = 0
-    logits[np.arange(len(rows))[:, None], rows["slot_category"]] += part
+    part += np.where(held[:, -1] > 0, seen, np.float32(0))
+    logits[row, category] += part
     total_weight = network.total_weight.detach().numpy()
-    logits += (np.log1p(counts.sum(2)) * total_weight).sum(1, keepdims=True)
+    logits += (np.log1p(sums) * total_weight).sum(1, keepdims=True)
     bucket = np.searchsorted(EVENT_BUCKETS, rows["events"], side="right")
-    return logits / checkpoint.statistics.temperature[bucket][:, None]
+    logits /= checkpoint.statistics.temperature[bucket][:, None]
+    return logits
 
 
 def category_probabilities(
@@ -155,19 +158,22 @@ class Interests:
     uncertainty: np.ndarray
 
 
-def top_interests(logits: np.ndarray, named: np.ndarray, k: int) -> Interests:
-    """The k likeliest of the ``named`` (C,) categories; ties go to the lower index."""
-    masked = np.where(named, logits, -np.inf)
-    k = min(k, int(named.sum()))
-    top = (
-        np.argpartition(-masked, k - 1, axis=1)[:, :k]
-        if k
-        else np.zeros((len(logits), 0), np.int64)
-    )
-    top.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(masked, top, 1), axis=1, kind="stable")
-    category = np.take_along_axis(top, order, 1)
-    p = 1.0 / (1.0 + np.exp(-np.take_along_axis(masked, category, 1).astype(np.float64)))
+def best(score: np.ndarray, k: int) -> np.ndarray:
+    """Places of the k highest of each row, highest first, the lower of equal ones: (R, K)."""
+    left = score.copy()
+    row = np.arange(len(score))
+    places = np.empty((len(score), min(k, score.shape[1])), np.int64)
+    for rank in range(places.shape[1]):
+        places[:, rank] = place = left.argmax(1)
+        left[row, place] = -np.inf
+    return places
+
+
+def top_interests(logits: np.ndarray, named: int, k: int) -> Interests:
+    """The k likeliest of the categories 1 to ``named`` - 1; ties go to the lower index."""
+    category = best(logits[:, 1:named], k) + 1
+    logit = np.take_along_axis(logits, category, 1)
+    p = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
     clipped = np.clip(p, 1e-12, 1 - 1e-12)
     entropy = -(clipped * np.log2(clipped) + (1 - clipped) * np.log2(1 - clipped))
     return Interests(category, p, entropy)

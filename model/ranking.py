@@ -32,9 +32,13 @@ CATEGORY_ITEMS = 10
 TRENDING_ITEMS = 20
 TRANSITION_SCALE = 100.0
 POOL = 50
-CHUNK_ROWS = 128
-"""Rows ranked together: their candidates' embeddings stay within the processor's cache."""
+CHUNK_ROWS = 256
+"""Rows ranked together: a block size, and small enough for the processor's cache."""
+SCORED_TOGETHER = 1024
+"""Candidates whose embeddings are gathered together: they stay within the processor's cache."""
 _POSITION_BITS = 12
+_STEP_BITS = 8
+_STEPS = (1 << _STEP_BITS) - 1
 
 
 class Reason(IntEnum):
@@ -98,17 +102,19 @@ def rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) -
 def _rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) -> Recommendations:
     out = interests.hidden_readout(rows, checkpoint)  # (R, H)
     logits = interests.category_logits(rows, out, now_ms // 1000, checkpoint)  # (R, C)
-    named = np.arange(logits.shape[1]) < checkpoint.vocabulary.first_category_bucket
-    named[0] = False
+    named = checkpoint.vocabulary.first_category_bucket
     likely = interests.top_interests(logits, named, LIKELY_CATEGORIES)
     recent, position = _recent_items(rows)  # (R, J)
-    item, share, repeats = _candidates(recent, likely, checkpoint)  # (R, P)
+    item, share, repeats, carrier = _candidates(recent, likely, checkpoint)  # (R, P)
     score = _scores(out, logits, item, share, repeats, checkpoint)  # (R, P), -inf where none
     chosen = _choose(score, item, checkpoint, k)  # (R, K) places, best first
-    top_item = np.take_along_axis(item, chosen, 1)
-    top_score = np.take_along_axis(score, chosen, 1)
+    row = np.arange(len(rows))[:, None]
+    top_item, top_score, step = item[row, chosen], score[row, chosen], carrier[row, chosen]
+    again = repeats[row, chosen] > 0
     top_item[~np.isfinite(top_score)] = 0
-    reason, because = _explain(top_item, recent, position, likely, checkpoint)
+    step[top_item == 0] = -1
+    because = np.where(step >= 0, position[row, step], -1)
+    reason = _reasons(top_item, step, again, likely, checkpoint)
     return Recommendations(
         top_item, top_score, reason, because, likely, _diversity(top_item, checkpoint)
     )
@@ -138,46 +144,67 @@ def _recency(checkpoint: Checkpoint) -> np.ndarray:
 
 def _candidates(
     recent: np.ndarray, likely: Interests, checkpoint: Checkpoint
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct candidates of each row in item order, transition share and repeats of each: (R, P).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct candidates of each row in item order, transition share and repeats of each, and the
+    recent step that carries it (-1 for none): (R, P).
 
-    A candidate of several sources stands once, with its shares added; the other places hold 0.
+    A candidate of several sources stands once, with its shares added; the other places hold 0. It
+    is carried by the newest step at which the user came to it, or else by the one that it follows
+    most.
     """
     statistics = checkpoint.statistics
-    count = len(recent)
+    count, steps = recent.shape
     neighbour, weight = _transition_parts(recent, checkpoint)
-    popular = statistics.category_item[likely.category][:, :, :CATEGORY_ITEMS]
-    trending = np.broadcast_to(
-        statistics.trending_item[:TRENDING_ITEMS],
-        (count, len(statistics.trending_item[:TRENDING_ITEMS])),
-    )
-    item = np.concatenate(
-        (neighbour.reshape(count, -1), recent, popular.reshape(count, -1), trending), 1
-    )  # (R, P)
-    neighbours = neighbour[0].size
-    share = np.zeros(item.shape, np.float32)
-    share[:, :neighbours] = weight.reshape(count, -1)
-    repeats = np.zeros(item.shape, np.float32)
-    repeats[:, neighbours : neighbours + LOOK_BACK] = _recency(checkpoint)
-    item = np.where(item < checkpoint.vocabulary.first_item_bucket, item, 0)  # buckets have no name
-    places = item.shape[1]
-    key = np.sort((item << _POSITION_BITS) | np.arange(places), axis=1)
-    order = key & ((1 << _POSITION_BITS) - 1)
-    item = key >> _POSITION_BITS
-    first = np.ones(item.shape, dtype=bool)
-    first[:, 1:] = item[:, 1:] != item[:, :-1]
-    starts = np.flatnonzero(first.ravel())
+    popular = statistics.category_item[likely.category, :CATEGORY_ITEMS]
+    trending = statistics.trending_item[:TRENDING_ITEMS]
+    followers = neighbour[0].size
+    known = followers + steps
+    places = known + popular[0].size + len(trending)
+    item = np.empty((count, places), np.int64)
+    item[:, :followers] = neighbour.reshape(count, -1)
+    item[:, followers:known] = recent
+    item[:, known : places - len(trending)] = popular.reshape(count, -1)
+    item[:, places - len(trending) :] = trending
+    item[item >= checkpoint.vocabulary.first_item_bucket] = 0  # buckets have no name
+    item <<= _POSITION_BITS
+    item |= np.arange(places)
+    item.sort(axis=1)
+    order = item & ((1 << _POSITION_BITS) - 1)
+    item >>= _POSITION_BITS
+    starts, first = _runs(item)
+    amount = np.zeros((count, places), np.float32)
+    amount[:, :followers] = weight.reshape(count, -1)
+    amount[:, followers:known] = _recency(checkpoint)
+    amount = amount[np.arange(count)[:, None], order]
+    came = (order >= followers) & (order < known)
     share, repeats = (
-        _summed(np.take_along_axis(part, order, 1), starts) for part in (share, repeats)
+        _at(starts, np.add.reduceat(np.where(part, amount, 0).ravel(), starts), item.shape)
+        for part in (order < followers, came)
     )
-    return np.where(first, item, 0), share, repeats
+    # What carries most has the highest key; the bits of a float above 0 order as it does.
+    step = np.where(came, order - followers, order // neighbour.shape[2])
+    key = (amount.view(np.uint32).astype(np.int64) << _STEP_BITS) | (_STEPS - step)
+    key[came] += 1 << 40
+    key[amount == 0] = 0
+    best = np.maximum.reduceat(key.ravel(), starts)
+    carrier = _at(starts, np.where(best > 0, _STEPS - (best & _STEPS), -1), item.shape)
+    item[~first] = 0
+    return item, share, repeats, carrier
 
 
-def _summed(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The sum of each run of places at its first place, 0 at the others."""
-    total = np.zeros(values.shape, np.float32)
-    total.ravel()[starts] = np.add.reduceat(values.ravel(), starts)
-    return total
+def _runs(item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of equal items begin in sorted rows: flat indices, and as a mask (R, P)."""
+    first = np.empty(item.shape, dtype=bool)
+    first[:, 0] = True
+    np.not_equal(item[:, 1:], item[:, :-1], out=first[:, 1:])
+    return np.flatnonzero(first), first
+
+
+def _at(starts: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The value of each run of places at its first place, 0 at the others."""
+    spread = np.zeros(shape, values.dtype)
+    spread.ravel()[starts] = values
+    return spread
 
 
 def _scores(
@@ -191,15 +218,20 @@ def _scores(
     """Scores of the candidates (R, P), -inf where the place holds none."""
     network, statistics = checkpoint.network, checkpoint.statistics
     score = np.full(item.shape, -np.inf, np.float32)
-    row, place = np.nonzero(item)
-    ids = item[row, place]
+    place = np.flatnonzero(item)
+    row = place // item.shape[1]
+    ids = item.ravel()[place]
     table = network.item.weight.detach().numpy()
     bias = network.item_bias.detach().numpy()
-    own = np.einsum("mh,mh->m", table.take(ids, 0), out.take(row, 0)) + bias[ids]
-    score[row, place] = _fuse(
+    own = np.empty(len(ids), np.float32)
+    for at in range(0, len(ids), SCORED_TOGETHER):
+        part = slice(at, at + SCORED_TOGETHER)
+        own[part] = np.einsum("mh,mh->m", table.take(ids[part], 0), out.take(row[part], 0))
+    own += bias.take(ids)
+    score.ravel()[place] = _fuse(
         own,
-        share[row, place],
-        repeats[row, place],
+        share.ravel()[place],
+        repeats.ravel()[place],
         logits[row, statistics.item_category[ids]],
         statistics.item_log_popularity[ids],
         checkpoint,
@@ -254,14 +286,9 @@ def catalogue_scores(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoin
 
 def _choose(score: np.ndarray, item: np.ndarray, checkpoint: Checkpoint, k: int) -> np.ndarray:
     """Places of the k best of each row, best first; ties go to the lower item (R, K)."""
-    pool = min(POOL if checkpoint.ranking.diversity > 0 else k, score.shape[1])
-    top = np.argpartition(-score, pool - 1, axis=1)[:, :pool]
-    top.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(score, top, 1), axis=1, kind="stable")
-    top = np.take_along_axis(top, order, 1)
-    if checkpoint.ranking.diversity > 0:
-        top = _diversify(top, score, item, checkpoint, k)
-    return top[:, :k]
+    if checkpoint.ranking.diversity <= 0:
+        return interests.best(score, k)
+    return _diversify(interests.best(score, POOL), score, item, checkpoint, k)[:, :k]
 
 
 def _diversify(
@@ -281,34 +308,24 @@ def _diversify(
     return np.stack(picked, 1)
 
 
-def _explain(
+def _reasons(
     item: np.ndarray,
-    recent: np.ndarray,
-    position: np.ndarray,
+    step: np.ndarray,
+    again: np.ndarray,
     likely: Interests,
     checkpoint: Checkpoint,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Reason of each listed item and the ring position of the step that carries it: (R, K)."""
-    neighbour, weight = _transition_parts(recent, checkpoint)  # (R, J, N)
+) -> np.ndarray:
+    """Reason of each listed item (R, K); ``step`` is the recent step that carries it or
+    -1, ``again`` true where the user came to the item itself."""
     reason = np.full(item.shape, Reason.SEQUENCE)
-    because = np.full(item.shape, -1)
-    trending = np.isin(item, checkpoint.statistics.trending_item[:TRENDING_ITEMS])
-    reason[trending] = Reason.TRENDING
+    trending = checkpoint.statistics.trending_item[:TRENDING_ITEMS]
+    reason[(item[:, :, None] == trending).any(2)] = Reason.TRENDING
     category = checkpoint.statistics.item_category[item]  # (R, K)
     liked = (category[:, :, None] == likely.category[:, None, :]).any(2) & (category > 0)
     reason[liked] = Reason.CATEGORY
-    for column in range(item.shape[1]):
-        same = (neighbour == item[:, column, None, None]) & (weight > 0)
-        part = np.where(same, weight, 0).max(2, initial=0.0)  # (R, J)
-        best = part.argmax(1)
-        row = np.flatnonzero(part.max(1, initial=0.0) > 0)
-        reason[row, column] = Reason.VIEWED_TOGETHER
-        because[row, column] = position[row, best[row]]
-        again = recent == item[:, column, None]  # (R, J), newest first
-        row = np.flatnonzero(again.any(1) & (item[:, column] > 0))
-        reason[row, column] = Reason.REPEATED
-        because[row, column] = position[row, again.argmax(1)[row]]
-    return reason, because
+    reason[step >= 0] = Reason.VIEWED_TOGETHER
+    reason[again & (step >= 0)] = Reason.REPEATED
+    return reason
 
 
 def _diversity(item: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:

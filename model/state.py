@@ -117,6 +117,11 @@ def new_rows(count: int, hidden_size: int) -> StateBatch:
     return rows
 
 
+def opaque(rows: StateBatch) -> np.ndarray:
+    """The rows as single values of as many bytes: numpy copies those eight times as fast."""
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
+
+
 def pack(rows: StateBatch) -> list[bytes]:
     """One ``bytes`` per row, as stored and sent to the changelog."""
     size = rows.dtype.itemsize
@@ -135,9 +140,8 @@ def unpack(values: list[bytes | None], hidden_size: int) -> StateBatch:
                 f"A stored row has {len(value)} bytes and the checkpoint's rows have {size}; "
                 "start with the checkpoint the rows were made with."
             )
-    rows = np.frombuffer(
-        b"".join([blank if value is None else value for value in values]), dtype=dtype
-    ).copy()
+    joined = bytearray().join([blank if value is None else value for value in values])
+    rows = np.frombuffer(joined, dtype=dtype)
     if len(rows) and (rows["version"] != VERSION).any():
         raise StateError(
             f"A stored row has a layout other than version {VERSION}; "

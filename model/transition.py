@@ -22,7 +22,7 @@ from model.events import QUERY_TOKENS, EventBatch, EventType, Kind, Source
 from model.interest_lstm import StepInput
 from model.interests import Fields
 from model.ranking import Recommendations
-from model.state import HASHES, NO_SLOT, RECENT, UNIT_FLAG, StateBatch, new_rows
+from model.state import HASHES, NO_SLOT, RECENT, UNIT_FLAG, StateBatch, new_rows, opaque
 
 HIDDEN_LIMIT = 60_000.0
 """The cell state is kept within what float16 can hold."""
@@ -78,14 +78,14 @@ def transition(
     An event at or below a row's offset of the same topic epoch, or whose id is among the row's last
     16, is a repeat: it moves no state. A row's result does not depend on the batch's cut.
     """
-    fields = {name: states[name].copy() for name in states.dtype.names or ()}
+    moved = opaque(states).copy().view(states.dtype)
+    fields = {name: moved[name] for name in moved.dtype.names or ()}
     _restart_foreign_rows(fields, np.unique(events.user), checkpoint)
     duplicate = find_duplicates(fields, events, source)
     _note_offsets(fields, events, source)
     kept = np.flatnonzero(~duplicate)
     steps = events if len(kept) == len(events) else events.take(kept)
-    drifts, drift_rows, given, triggers, rows = _apply(fields, steps, checkpoint)
-    moved = _assemble(fields, np.arange(len(states)), states.dtype)
+    drifts, drift_rows, given, triggers, rows = _apply(moved, fields, steps, checkpoint)
     now_ms = rows["last_time_ms"]
     outputs = Outputs(
         duplicate=duplicate,
@@ -168,12 +168,14 @@ def _note_offsets(fields: Fields, events: EventBatch, source: Source) -> None:
 class Schedule:
     """When each step comes: rounds of at most one step a user, and the users' clocks.
 
-    rounds    index arrays into the steps, one per round
+    order     (N,) the steps round by round, in merged order within a round
+    rounds    one slice of ``order`` per round
     clock_ms  (N,) the user's clock after the step: event time that never runs backwards
     gap_s     (N,) seconds since the user's step before, 0 for the first
     """
 
-    rounds: list[np.ndarray]
+    order: np.ndarray
+    rounds: list[slice]
     clock_ms: np.ndarray
     gap_s: np.ndarray
 
@@ -192,38 +194,38 @@ def schedule(fields: Fields, steps: EventBatch) -> Schedule:
     clock = np.maximum.accumulate(raw + lift) - lift
     previous = np.r_[0, clock[:-1]]
     previous[starts] = np.where(seen[starts], before[starts], clock[starts])
-    clock_ms, gap_s = np.empty(count, np.int64), np.empty(count, np.int64)
-    clock_ms[order] = clock
-    gap_s[order] = (clock - previous) // 1000
-    by_rank = order[np.lexsort((order, rank))]
-    sizes = np.bincount(rank)
-    return Schedule(np.split(by_rank, np.cumsum(sizes)[:-1]), clock_ms, gap_s)
+    by_rank = np.lexsort((order, rank))
+    ends = np.cumsum(np.bincount(rank)).tolist()
+    rounds = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    gap_s = (clock - previous) // 1000
+    return Schedule(order[by_rank], rounds, clock[by_rank], gap_s[by_rank])
 
 
 def _apply(
-    fields: Fields, steps: EventBatch, checkpoint: Checkpoint
+    states: StateBatch, fields: Fields, steps: EventBatch, checkpoint: Checkpoint
 ) -> tuple[np.ndarray, StateBatch, np.ndarray, np.ndarray, StateBatch]:
     """Applies the steps round by round; alarms and recommendations as (step, snapshot of row)."""
-    dtype = new_rows(0, checkpoint.hidden).dtype
+    dtype, whole = states.dtype, opaque(states)
     none = np.zeros(0, np.int64)
     if len(steps) == 0:
         return none, np.zeros(0, dtype), none, none, np.zeros(0, dtype)
     plan = schedule(fields, steps)
-    gates = input_gates(steps, plan.clock_ms, plan.gap_s, checkpoint)  # (N, 4H)
+    steps = steps.take(plan.order)
+    features = encode(steps, plan.clock_ms, plan.gap_s, checkpoint)  # (N, H)
     pending = np.zeros(len(fields["steps"]), dtype=bool)
     alarms: list[tuple[np.ndarray, StateBatch]] = []
     given: list[tuple[np.ndarray, np.ndarray, StateBatch]] = []
     for index in plan.rounds:
         user = steps.user[index]
         time_s = plan.clock_ms[index] // 1000
-        _step_hidden(fields, user, gates[index], checkpoint)
+        _step_hidden(fields, user, features[index], checkpoint)
         slot = step_interests(fields, steps, index, time_s, plan.gap_s[index], pending, checkpoint)
         step_recent(fields, steps, index, time_s, slot)
         fields["last_time_ms"][user] = plan.clock_ms[index]
         ended = np.flatnonzero(steps.last_line[index])
         if len(ended) == 0:
             continue
-        at, rows = index[ended], user[ended]
+        at, rows = index.start + ended, user[ended]
         _end_event(fields, rows, steps.event_hash[at])
         alarmed = np.zeros(len(rows), dtype=bool)
         tested = np.flatnonzero(pending[rows])
@@ -231,50 +233,43 @@ def _apply(
         if len(tested):
             alarmed[tested], _ = drift.check(fields, rows[tested], checkpoint.drift.threshold)
             if alarmed.any():
-                alarms.append((at[alarmed], _assemble(fields, rows[alarmed], dtype)))
+                alarms.append((plan.order[at[alarmed]], whole[rows[alarmed]]))
                 drift.restart(fields, rows[alarmed], time_s[ended][alarmed])
         trigger = _trigger(fields, rows, steps.event_type[at], alarmed, checkpoint.recommend_every)
         emits = np.flatnonzero(trigger >= 0)
         if len(emits):
             fields["since_recommendation"][rows[emits]] = 0
-            given.append((at[emits], trigger[emits], _assemble(fields, rows[emits], dtype)))
-    alarm_steps, alarm_rows = _in_step_order(alarms, dtype)
-    give_steps, give_rows, triggers = none, np.zeros(0, dtype), none
-    if given:
-        give_steps = np.concatenate([part[0] for part in given])
-        order = np.argsort(give_steps, kind="stable")
-        give_steps = give_steps[order]
-        triggers = np.concatenate([part[1] for part in given])[order]
-        give_rows = np.concatenate([part[2] for part in given])[order]
-    return alarm_steps, alarm_rows, give_steps, triggers, give_rows
+            given.append((plan.order[at[emits]], trigger[emits], whole[rows[emits]]))
+    alarm_steps, _, alarm_rows = _in_step_order([(at, at, rows) for at, rows in alarms], dtype)
+    return alarm_steps, alarm_rows, *_in_step_order(given, dtype)
 
 
 def _in_step_order(
-    parts: list[tuple[np.ndarray, StateBatch]], dtype: np.dtype
-) -> tuple[np.ndarray, StateBatch]:
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray, StateBatch]:
     if not parts:
-        return np.zeros(0, np.int64), np.zeros(0, dtype)
-    steps = np.concatenate([part[0] for part in parts])
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, dtype)
+    steps, values, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(steps, kind="stable")
-    return steps[order], np.concatenate([part[1] for part in parts])[order]
+    return steps[order], values[order], rows[order].view(dtype)
 
 
-def input_gates(
+def encode(
     steps: EventBatch, clock_ms: np.ndarray, gap_s: np.ndarray, checkpoint: Checkpoint
 ) -> np.ndarray:
-    """The input half of the gates of every step, (N, 4H): it needs no hidden state."""
+    """The features of every step, (N, H): they need no hidden state."""
     network = checkpoint.network
 
-    def gates(*arrays: torch.Tensor) -> torch.Tensor:
-        return network.input_gates(network.encode(StepInput(*arrays)))
+    def features(*arrays: torch.Tensor) -> torch.Tensor:
+        return network.encode(StepInput(*arrays))
 
     return in_blocks(
-        gates, steps.item, steps.category, steps.kind, steps.query, gap_s, clock_ms // 1000
+        features, steps.item, steps.category, steps.kind, steps.query, gap_s, clock_ms // 1000
     )
 
 
 def _step_hidden(
-    fields: Fields, user: np.ndarray, gates: np.ndarray, checkpoint: Checkpoint
+    fields: Fields, user: np.ndarray, features: np.ndarray, checkpoint: Checkpoint
 ) -> None:
     """One LSTM step of B distinct users; the anchor is taken at every 16th step."""
     at_anchor = user[fields["steps"][user] % RECENT == 0]
@@ -283,11 +278,13 @@ def _step_hidden(
         fields["anchor_c"][at_anchor] = fields["c"][at_anchor]
     hidden = checkpoint.hidden
 
-    def both(gates: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        h, c = checkpoint.network.step(gates, h.float(), c.float())
+    network = checkpoint.network
+
+    def both(features: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        h, c = network.step(network.input_gates(features), h.float(), c.float())
         return torch.cat((h, c.clamp(-HIDDEN_LIMIT, HIDDEN_LIMIT)), 1).half()
 
-    moved = in_blocks(both, gates, fields["h"][user], fields["c"][user])  # (B, 2H) float16
+    moved = in_blocks(both, features, fields["h"][user], fields["c"][user])  # (B, 2H) float16
     fields["h"][user] = moved[:, :hidden]
     fields["c"][user] = moved[:, hidden:]
 
@@ -295,7 +292,7 @@ def _step_hidden(
 def step_interests(
     fields: Fields,
     steps: EventBatch,
-    index: np.ndarray,
+    index: slice,
     time_s: np.ndarray,
     gap_s: np.ndarray,
     pending: np.ndarray,
@@ -310,7 +307,7 @@ def step_interests(
     noted = np.full(len(user), NO_SLOT, dtype=np.int64)
     named = np.flatnonzero(steps.category[index] > 0)
     if len(named):
-        rows, at = user[named], index[named]
+        rows, at = user[named], index.start + named
         slot = interests.touch(
             fields, rows, steps.category[at], time_s[named], checkpoint.statistics.half_life_s
         )
@@ -329,7 +326,7 @@ def step_interests(
 
 
 def step_recent(
-    fields: Fields, steps: EventBatch, index: np.ndarray, time_s: np.ndarray, slot: np.ndarray
+    fields: Fields, steps: EventBatch, index: slice, time_s: np.ndarray, slot: np.ndarray
 ) -> None:
     """Writes the step into the ring of recent steps."""
     user = steps.user[index]
@@ -361,13 +358,6 @@ def _trigger(
     trigger[event_type == EventType.PURCHASE] = Trigger.PURCHASE
     trigger[fields["events"][user] == 1] = Trigger.FIRST_EVENT
     return trigger
-
-
-def _assemble(fields: Fields, user: np.ndarray, dtype: np.dtype) -> StateBatch:
-    rows = np.empty(len(user), dtype=dtype)
-    for name, values in fields.items():
-        rows[name] = values[user]
-    return rows
 
 
 def warm_up(checkpoint: Checkpoint) -> None:

@@ -70,11 +70,15 @@ class Intake:
         held.wanted = records
         self._let_go(tp, held)
 
+    def wake(self) -> None:
+        """Partitions were resumed: the consumer need not wait any longer."""
+        self._resumed.set()
+
     def forget(self) -> None:
         """Start anew: the partitions were revoked, and what was held of them is gone."""
         self._held.clear()
         self._paused.clear()
-        self._resumed.set()
+        self.wake()
 
     async def wait_until_resumed(self, timeout_s: float) -> None:
         """Wait until a paused partition may go on, at most `timeout_s` seconds."""
@@ -93,4 +97,4 @@ class Intake:
         if tp in self._paused and not self._is_full(held):
             self._paused.discard(tp)
             self._resume({tp})
-            self._resumed.set()
+            self.wake()

@@ -79,7 +79,6 @@ class Lane:
         self._source = Source(partitions=settings.partitions)
         self.intake = Intake(settings.max_batch_events, self._resume)
         self._partitions: dict[int, Partition] = {}
-        self._early: list[tuple[TP, list[Any]]] = []
         self._committable: dict[TP, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._committer: Committer | None = None
@@ -102,9 +101,7 @@ class Lane:
     def accept(self, tp: TP, records: list[Any]) -> None:
         """Take the records of one poll and topic partition in."""
         partition = self._partitions.get(tp.partition)
-        if partition is None:
-            self._early.append((tp, records))
-        else:
+        if partition is not None:  # or else it was revoked on the way
             partition.accept(self._event_types[tp.topic], records)
 
     def is_input(self, topic: str) -> bool:
@@ -149,7 +146,6 @@ class Lane:
             (tp.topic, tp.partition) for p in self._partitions.values() for tp in p.tps
         )
         self._partitions.clear()
-        self._early.clear()
         self._committable.clear()
         self.intake.forget()
 
@@ -211,11 +207,10 @@ class Lane:
             started = await take_over(self._app, self._settings, assigned, fence)
             fence.check()
             self._partitions = started
-            for tp, records in self._early:
-                self.accept(tp, records)
-            self._early.clear()
             for partition in started.values():
                 self._spawn(self._serve(partition))
+            self._resume(assigned)
+            self.intake.wake()
         self._report()
 
     async def _new_committer(self) -> Committer:
@@ -329,7 +324,7 @@ class Lane:
             self.intake.want(tp, entry.end[topic] - entry.start[topic] if entry else 0)
 
     def _resume(self, tps: set[TP]) -> None:
-        self._app.consumer.resume_partitions(tps)
+        self._app.consumer.resume_inputs(tps)
 
     def _report(self) -> None:
         now = self._now()

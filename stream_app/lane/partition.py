@@ -13,6 +13,7 @@ import numpy.typing as npt
 from faust.types import TP
 
 from model.events import EventType
+from stream_app.errors import WorkerError
 from stream_app.events import Event, Rejection
 from stream_app.lane.commit import Fence
 from stream_app.lane.journal import JournalEntry
@@ -44,7 +45,17 @@ class Pending:
     def add(
         self, records: list[Any], events: list[Event | None], rejections: list[Rejection]
     ) -> None:
-        """Append decoded records."""
+        """Append decoded records.
+
+        Raises:
+            WorkerError: they are not behind those that were added before.
+        """
+        if records[0].offset < self.next_offset:
+            raise WorkerError(
+                f"{records[0].topic} partition {records[0].partition} gave offset "
+                f"{records[0].offset} after {self.next_offset - 1}; start the worker again, it "
+                "goes on from the committed offsets."
+            )
         offsets = np.array([record.offset for record in records], dtype=np.int64)
         times = np.array(
             [NEVER if event is None else event.timestamp_ms for event in events], dtype=np.int64

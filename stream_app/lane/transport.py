@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -92,12 +92,12 @@ class LaneConsumer(driver.Consumer):
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch, and yield per partition of the input topics one message with all its records."""
         lane, intake = self.lane, self.lane.intake
+        if self.flow_active and not self._get_active_partitions():
+            # Faust would sleep for a second.
+            await intake.wait_until_resumed(timeout)
+            return
         if intake.paused:
             timeout = min(timeout, POLL_WHILE_PAUSED_S)
-            if not self._get_active_partitions():
-                # Faust would sleep for a second.
-                await intake.wait_until_resumed(timeout)
-                return
         generation = self.app.consumer_generation_id
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
@@ -123,6 +123,18 @@ class LaneConsumer(driver.Consumer):
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
                 yield tp, self._to_message(tp, record)
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Resume what is not the lane's: Faust resumes before it seeks to the committed offsets.
+
+        Records fetched between the two would come twice.
+        """
+        super().resume_partitions({tp for tp in tps if not self.lane.is_input(tp.topic)})
+        self.lane.intake.wake()
+
+    def resume_inputs(self, tps: Iterable[TP]) -> None:
+        """Resume partitions of the input topics, when the lane says so."""
+        super().resume_partitions(tps)
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """The offset that the next record of each assigned partition will get.

@@ -62,7 +62,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_cut() -> None:
 
 
 def test_padded_sizes() -> None:
-    assert [padded_size(n) for n in (1, 16, 17, 1024, 5000)] == [16, 16, 64, 1024, 1024]
+    assert [padded_size(n) for n in (1, 16, 17, 1024, 5000)] == [16, 16, 32, 1024, 1024]
     assert tuple(sorted(BLOCK_SIZES)) == BLOCK_SIZES
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.events import EventType
+from stream_app.errors import WorkerError
 from stream_app.lane.journal import JournalEntry
 from stream_app.lane.merge import NO_MAXIMA
 from stream_app.lane.partition import Batch, Partition
@@ -123,3 +124,10 @@ def test_an_entry_whose_records_are_gone_is_passed_over() -> None:
     lane = partition(replay=[gone], start=(5, 0, 0))
     add(lane, CLICK, [record(CLICK, 5, 5)])
     assert ids(take(lane)) == ["CLICK-5"]
+
+
+def test_records_that_come_again_stop_the_worker_before_they_do_harm() -> None:
+    lane = partition()
+    add(lane, CLICK, [record(CLICK, 0, 5), record(CLICK, 1, 6)])
+    with pytest.raises(WorkerError, match="gave offset 1 after 1"):
+        add(lane, CLICK, [record(CLICK, 1, 6)])

@@ -1,0 +1,87 @@
+"""Messages of a transition: the JSON of their structs, with ids that follow from the source."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from model.checkpoint import Checkpoint
+from model.events import Source as OffsetSource
+from model.state import new_rows
+from model.transition import transition
+from stream_app.events import Drift, Recommendation, encode_output
+from stream_app.outputs import EncodedOutputs, encode, full_offset
+from tests.checkpoints import named_checkpoint
+from tests.event_batches import random_log
+
+TOPICS = ("clicks", 'se"arches', "käufe")
+USERS = 40
+
+
+@pytest.fixture(scope="module", params=[(30, 3), (400, 90)])
+def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
+    items, categories = request.param
+    made = named_checkpoint(
+        [f'Ding "{i}" – ü\n' for i in range(items)], [f"Art {c} \\ /" for c in range(categories)]
+    )
+    weights = replace(made.ranking, repeat=1.0)
+    return replace(made, ranking=weights, drift=replace(made.drift, threshold=1.0))
+
+
+@pytest.fixture(scope="module")
+def users() -> list[str]:
+    return [f'user "{u}" 名' for u in range(USERS)]
+
+
+@pytest.fixture(scope="module")
+def encoded(checkpoint: Checkpoint, users: list[str]) -> EncodedOutputs:
+    log = random_log(9, 2500, USERS, checkpoint)
+    _, out = transition(new_rows(USERS, 64), log, OffsetSource(partitions=8), checkpoint)
+    return encode(out, log, users, 5, TOPICS, checkpoint)
+
+
+def test_recommendations_are_the_json_of_their_struct(
+    encoded: EncodedOutputs, users: list[str]
+) -> None:
+    decoder = msgspec.json.Decoder(Recommendation)
+    kinds = set()
+    assert encoded.recommendations
+    for key, value in encoded.recommendations:
+        message = decoder.decode(value)
+        assert encode_output(message) == value
+        assert message.user_id.encode() == key
+        assert message.user_id in users
+        source = message.source
+        assert message.id == f"recommendation:{source.topic}:5:{source.offset}"
+        assert source.topic in TOPICS
+        assert len({item.item_id for item in message.items}) == len(message.items)
+        kinds.update(item.reason.kind for item in message.items)
+        for item in message.items:
+            carried = item.reason.kind in ("repeated", "viewed_together")
+            assert carried or item.reason.event is None
+            if item.reason.kind == "repeated" and item.reason.event is not None:
+                assert item.reason.event.item_id == item.item_id
+        assert all(0 <= interest.probability <= 1 for interest in message.interests)
+    assert {"repeated", "viewed_together"} <= kinds
+
+
+def test_drift_events_name_their_evidence(encoded: EncodedOutputs) -> None:
+    decoder = msgspec.json.Decoder(Drift)
+    assert encoded.drift
+    for key, value in encoded.drift:
+        message = decoder.decode(value)
+        assert encode_output(message) == value
+        assert message.user_id.encode() == key
+        assert message.statistic >= message.threshold
+        assert message.since <= message.timestamp + 5000  # event times step back a little
+        for event in message.evidence:
+            assert event.topic in TOPICS
+            assert event.partition == 5
+            assert event.offset >= 0
+
+
+def test_full_offsets_come_back_from_their_low_bits() -> None:
+    for offset, latest in ((5, 9), (2**32 - 1, 2**32 + 3), (3 * 2**32 + 7, 3 * 2**32 + 7)):
+        assert full_offset(offset & 0xFFFFFFFF, latest) == offset
