@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from model.checkpoint import DriftSettings, renamed, save
+from model.event_log import read_event_log
 from tests.acceptance.test_cli import interest_stream
+from tests.checkpoints import named_checkpoint
 from tests.shared_data import shared_log
 
 
@@ -32,16 +36,27 @@ def assert_nothing_lost(summary: dict, events: int) -> None:
     assert summary["events_per_second"] > 0
 
 
+def untrained(tmp_path: Path, data: Path) -> str:
+    """A checkpoint that knows the names of a log, made without training."""
+    log = read_event_log(data)
+    directory = tmp_path / "checkpoint"
+    made = named_checkpoint(log.items, log.categories)
+    save(renamed(replace(made, drift=DriftSettings(threshold=2.2))), directory, "For a test.")
+    return str(directory)
+
+
 @pytest.mark.timeout(300)
 def test_taobao_two_hours(tmp_path: Path) -> None:
-    summary = run_demo(tmp_path, "--data", str(shared_log("taobao_2h")))
+    data = shared_log("taobao_2h")
+    summary = run_demo(tmp_path, "--data", str(data), "--checkpoint", untrained(tmp_path, data))
     assert_nothing_lost(summary, 96_168)
     assert summary["users"] == 58_732
 
 
 @pytest.mark.timeout(300)
 def test_tmall(tmp_path: Path) -> None:
-    summary = run_demo(tmp_path, "--data", str(shared_log("tmall2014")))
+    data = shared_log("tmall2014")
+    summary = run_demo(tmp_path, "--data", str(data), "--checkpoint", untrained(tmp_path, data))
     assert_nothing_lost(summary, 182_880)
     assert summary["users"] == 884
     assert summary["drift_events"] > 0
