@@ -17,6 +17,19 @@ MAX_HELD_BYTES = 16 * 1024 * 1024
 """Of one topic partition: records of a megabyte each count by their size, not their number."""
 
 
+@dataclass(frozen=True)
+class Poll:
+    """Records that one poll gave of a topic partition.
+
+    start   the consumer's position before, None where it had none
+    end     and after: control records move it, too
+    """
+
+    records: list[Any]
+    start: int | None
+    end: int
+
+
 @dataclass
 class _Held:
     records: int = 0

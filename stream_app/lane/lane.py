@@ -23,7 +23,7 @@ from stream_app.events import decode_batch
 from stream_app.health import WorkerHealth
 from stream_app.lane.commit import AtStep, Committer, Fence, Revoked, Topics, no_step
 from stream_app.lane.compute import Computed, compute
-from stream_app.lane.intake import Intake
+from stream_app.lane.intake import Intake, Poll
 from stream_app.lane.journal import encode, topic_name
 from stream_app.lane.merge import Triple
 from stream_app.lane.partition import Batch, Partition
@@ -98,11 +98,11 @@ class Lane:
             message = event.message
             self.accept(TP(message.topic, message.partition), event.value)
 
-    def accept(self, tp: TP, records: list[Any]) -> None:
-        """Take the records of one poll and topic partition in."""
+    def accept(self, tp: TP, poll: Poll) -> None:
+        """Take one poll of a topic partition in."""
         partition = self._partitions.get(tp.partition)
         if partition is not None:  # or else it was revoked on the way
-            partition.accept(self._event_types[tp.topic], records)
+            partition.accept(self._event_types[tp.topic], poll)
 
     def is_input(self, topic: str) -> bool:
         """Whether the topic is one of the three input topics."""
@@ -252,18 +252,18 @@ class Lane:
     def _decode(self, partition: Partition) -> None:
         inbox, partition.inbox = partition.inbox, []
         settings = self._settings
-        for topic, records in inbox:
+        for topic, poll in inbox:
             with self._metrics.time_stage("decode"):
                 events, rejections = decode_batch(
                     topic,
-                    records,
+                    poll.records,
                     partition=partition.number,
                     partitions=settings.partitions,
                     now_ms=int(time.time() * 1000),
                     future_allowance_ms=settings.future_allowance_ms,
                     max_value_bytes=settings.max_event_bytes,
                 )
-                partition.add(topic, records, events, rejections)
+                partition.add(topic, poll, events, rejections)
 
     async def _apply(self, partition: Partition, batch: Batch) -> None:
         assert self._committer is not None

@@ -16,6 +16,7 @@ from model.events import EventType
 from stream_app.errors import WorkerError
 from stream_app.events import Event, Rejection
 from stream_app.lane.commit import Fence
+from stream_app.lane.intake import Poll
 from stream_app.lane.journal import JournalEntry
 from stream_app.lane.merge import NEVER, TOPICS, Cut, Triple, awaited, merge
 
@@ -42,18 +43,18 @@ class Pending:
         none = np.zeros(0, np.int64)
         return cls(offset, [], [], {}, none, none)
 
-    def add(
-        self, records: list[Any], events: list[Event | None], rejections: list[Rejection]
-    ) -> None:
-        """Append decoded records.
+    def add(self, poll: Poll, events: list[Event | None], rejections: list[Rejection]) -> None:
+        """Append the decoded records of a poll.
 
         Raises:
-            WorkerError: they are not behind those that were added before.
+            WorkerError: the poll does not go on where the one before it ended.
         """
-        if records[0].offset < self.next_offset:
+        records = poll.records
+        skipped = poll.start is not None and poll.start > self.next_offset
+        if skipped or records[0].offset < self.next_offset:
             raise WorkerError(
-                f"{records[0].topic} partition {records[0].partition} gave offset "
-                f"{records[0].offset} after {self.next_offset - 1}; start the worker again, it "
+                f"{records[0].topic} partition {records[0].partition} went on with offset "
+                f"{records[0].offset} where {self.next_offset} was due; start the worker again, it "
                 "goes on from the committed offsets."
             )
         offsets = np.array([record.offset for record in records], dtype=np.int64)
@@ -66,7 +67,7 @@ class Pending:
         self.events += events
         self.offsets = np.concatenate((self.offsets, offsets))
         self.times = np.concatenate((self.times, times))
-        self.next_offset = records[-1].offset + 1
+        self.next_offset = max(poll.end, records[-1].offset + 1)
 
     def drop(self, count: int) -> None:
         """Remove the first `count` records."""
@@ -135,7 +136,7 @@ class Partition:
         self.number = number
         self.tps = tuple(TP(topic, number) for topic in topics)
         self.fence = fence
-        self.inbox: list[tuple[EventType, list[Any]]] = []
+        self.inbox: list[tuple[EventType, Poll]] = []
         self.arrived = asyncio.Event()
         self.pending = [Pending.at(offset) for offset in start]
         self.position = start
@@ -147,20 +148,20 @@ class Partition:
         self._given_up = [False] * TOPICS
         self._waits_since: float | None = None
 
-    def accept(self, topic: EventType, records: list[Any]) -> None:
-        """Take records of a poll in; they are decoded when the partition's turn comes."""
-        self.inbox.append((topic, records))
+    def accept(self, topic: EventType, poll: Poll) -> None:
+        """Take a poll in; it is decoded when the partition's turn comes."""
+        self.inbox.append((topic, poll))
         self.arrived.set()
 
     def add(
         self,
         topic: EventType,
-        records: list[Any],
+        poll: Poll,
         events: list[Event | None],
         rejections: list[Rejection],
     ) -> None:
-        """Take decoded records in."""
-        self.pending[topic].add(records, events, rejections)
+        """Take a decoded poll in."""
+        self.pending[topic].add(poll, events, rejections)
         self._given_up[topic] = False
 
     def note_ends(self, ends: Sequence[int | None]) -> None:

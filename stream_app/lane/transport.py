@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from aiokafka.errors import KafkaConnectionError, KafkaError
-from faust.transport.consumer import ensure_TP
+from faust.transport.consumer import RecordMap, ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.transports import ConsumerT, ProducerT
 
+from stream_app.lane.intake import Intake, Poll
+
 if TYPE_CHECKING:
     import aiokafka
-
-    from stream_app.lane.intake import Intake
 
 FETCH_MAX_WAIT_MS = 50
 """How long the broker may hold a fetch that finds nothing.
@@ -29,6 +29,7 @@ A partition whose records were just used up waits for the fetch in flight before
 again, so this bounds a stall under load. Faust asks for 1,500 ms.
 """
 
+POLL_S = 0.2
 POLL_WHILE_PAUSED_S = 0.02
 """A poll cannot be told that a partition was resumed meanwhile, so it has to be short."""
 
@@ -77,6 +78,32 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         return consumer
 
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> RecordMap:
+        """Of input topics a Poll, with the positions between which its records stand."""
+        before = _positions(consumer)
+        found = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        after = _positions(consumer)
+        is_input = self.app.lane.is_input  # type: ignore[attr-defined]
+        return {
+            tp: Poll(records, before.get(tp), after.get(tp) or records[-1].offset + 1)
+            if is_input(tp.topic)
+            else records
+            for tp, records in found.items()
+        }
+
+
+def _positions(consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
+    assignment = consumer._subscription.subscription.assignment
+    if assignment is None:
+        return {}
+    return {tp: assignment.state_value(tp)._position for tp in assignment.tps}
+
 
 class LaneConsumer(driver.Consumer):
     """One message per poll and partition of the input topics; changelogs keep Faust's own path."""
@@ -92,12 +119,11 @@ class LaneConsumer(driver.Consumer):
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch, and yield per partition of the input topics one message with all its records."""
         lane, intake = self.lane, self.lane.intake
+        timeout = min(timeout, POLL_WHILE_PAUSED_S if intake.paused else POLL_S)
         if self.flow_active and not self._get_active_partitions():
             # Faust would sleep for a second.
             await intake.wait_until_resumed(timeout)
             return
-        if intake.paused:
-            timeout = min(timeout, POLL_WHILE_PAUSED_S)
         generation = self.app.consumer_generation_id
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
@@ -107,22 +133,30 @@ class LaneConsumer(driver.Consumer):
             return
         others: dict[TP, list[Any]] = {}
         for key, found in records.items():
+            # What is not handed on here is fetched again: the new assignment seeks.
             if generation != self.app.consumer_generation_id or not self.flow_active:
                 return
             tp = ensure_TP(key)
             if not lane.is_input(tp.topic):
                 others[tp] = found
-            elif active is None or tp in active or tp in intake.paused:
-                if intake.give(tp, found):
-                    self.pause_partitions({tp})
-                message: Any = self._to_message(tp, found[-1])
-                message.key, message.value = None, found
-                yield tp, message
+                continue
+            poll = cast(Poll, found)
+            if intake.give(tp, poll.records):
+                self.pause_partitions({tp})
+            message: Any = self._to_message(tp, poll.records[-1])
+            message.key, message.value = None, poll
+            yield tp, message
         for tp, record in self.scheduler.iterate(others):
             if generation != self.app.consumer_generation_id or not self.flow_active:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
                 yield tp, self._to_message(tp, record)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
+        # Faust hands its own set to the consumer's thread, where an empty one means all: emptied
+        # during the poll, it would give records of paused partitions, which then are lost.
+        tps = None if active_partitions is None else set(active_partitions)
+        return await super()._getmany(tps, timeout)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Resume what is not the lane's: Faust resumes before it seeks to the committed offsets.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from model.events import EventType
 from stream_app.events import decode_batch
 from stream_app.lane.commit import Fence
+from stream_app.lane.intake import Poll
 from stream_app.lane.partition import Partition
 
 TOPICS = ("clicks", "searches", "purchases")
@@ -78,7 +79,8 @@ def add(lane: Partition, event_type: EventType, records: list[FakeRecord]) -> No
         future_allowance_ms=10**9,
         max_value_bytes=10**6,
     )
-    lane.add(event_type, list(records), events, rejections)
+    poll = Poll(list(records), None, records[-1].offset + 1)
+    lane.add(event_type, poll, events, rejections)
 
 
 class MemoryRows:

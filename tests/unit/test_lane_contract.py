@@ -53,6 +53,16 @@ FUNCTIONS = [
     Internal(
         f"{DRIVER}:AIOKafkaConsumerThread._create_worker_consumer", ("transport",), "transport.py"
     ),
+    Internal(
+        f"{DRIVER}:AIOKafkaConsumerThread._fetch_records",
+        ("consumer", "active_partitions", "timeout", "max_records"),
+        "transport.py",
+    ),
+    Internal(
+        "faust.transport.consumer:ThreadDelegateConsumer._getmany",
+        ("active_partitions", "timeout"),
+        "transport.py",
+    ),
     Internal(f"{DRIVER}:Producer._settings_extra", (), "transport.py"),
     Internal(f"{DRIVER}:Producer.on_start", (), "transport.py"),
     Internal(f"{DRIVER}:Producer._ensure_producer", (), "lane.py"),
@@ -157,6 +167,8 @@ def test_the_key_of_the_persisted_offset_is_the_same() -> None:
 
 
 def test_attributes_that_are_set_from_outside_exist() -> None:
+    state = inspect.getsource(find("aiokafka.consumer.subscription_state:TopicPartitionState"))
+    assert "self._position = " in state
     assert "_fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.__init__)
     assert "max_batch_size" in inspect.signature(AIOKafkaProducer.__init__).parameters
     for name in ("_committed_offset", "_buffered_partitions", "scheduler", "flow_active"):

@@ -6,6 +6,8 @@ import pytest
 
 from model.events import EventType
 from stream_app.errors import WorkerError
+from stream_app.events import decode_batch
+from stream_app.lane.intake import Poll
 from stream_app.lane.journal import JournalEntry
 from stream_app.lane.merge import NO_MAXIMA
 from stream_app.lane.partition import Batch, Partition
@@ -129,5 +131,25 @@ def test_an_entry_whose_records_are_gone_is_passed_over() -> None:
 def test_records_that_come_again_stop_the_worker_before_they_do_harm() -> None:
     lane = partition()
     add(lane, CLICK, [record(CLICK, 0, 5), record(CLICK, 1, 6)])
-    with pytest.raises(WorkerError, match="gave offset 1 after 1"):
+    with pytest.raises(WorkerError, match="went on with offset 1 where 2 was due"):
         add(lane, CLICK, [record(CLICK, 1, 6)])
+
+
+def test_records_that_were_passed_over_stop_the_worker_before_they_do_harm() -> None:
+    one = record(CLICK, 7, 5)
+    event, *_ = decode_batch(
+        CLICK,
+        [one],
+        partition=0,
+        partitions=1,
+        now_ms=START_MS,
+        future_allowance_ms=10**9,
+        max_value_bytes=10**6,
+    )
+    with pytest.raises(WorkerError, match="went on with offset 7 where 0 was due"):
+        partition().add(CLICK, Poll([one], 3, 8), event, [])
+    # The same offsets without a skip: the records between are gone from the topic.
+    lane = partition()
+    lane.add(CLICK, Poll([one], 0, 9), event, [])
+    assert ids(take(lane)) == ["CLICK-7"]
+    assert lane.pending[CLICK].next_offset == 9, "control records stand behind it"

@@ -147,7 +147,8 @@ def compose() -> dict[str, dict[str, object]]:
 
 
 def test_compose_starts_the_whole_thing() -> None:
-    assert set(compose()) == {"kafka", "topics", "worker", "prometheus", "grafana"}
+    services = {"kafka", "topics", "history", "model", "worker", "prometheus", "grafana"}
+    assert set(compose()) == services
 
 
 def test_compose_publishes_on_loopback_only() -> None:
