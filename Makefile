@@ -20,7 +20,8 @@ demo: $(STAMP) ## Watch events go through an embedded broker and a worker
 	@$(BIN)/interest-stream demo $(ARGS)
 
 test: $(STAMP) ## Run all tests; the integration tests start the embedded broker
-	@$(BIN)/python -m pytest tests/unit tests/integration tests/acceptance tests/failures $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal \
+		tests/unit tests/integration tests/acceptance tests/failures $(ARGS)
 
 lint: $(STAMP) ## Check style, types, the compose file, the Dockerfile and the dashboards
 	@echo "ruff check"; $(BIN)/ruff check .

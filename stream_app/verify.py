@@ -9,24 +9,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
 
 from model.checkpoint import Checkpoint
 from model.events import EventType, Source
 from model.state import StateBatch, pack, unpack
 from model.transition import transition
 from stream_app import outputs as output_messages
-from stream_app.errors import BrokerError
 from stream_app.events import Event, decode_batch
 from stream_app.lane.assemble import assemble
 from stream_app.lane.journal import merge_along, read_journal
 from stream_app.lane.merge import NEVER
+from stream_app.lane.reading import read_records
 from stream_app.settings import Settings
 
-READ_TIMEOUT_MS = 10_000
 BATCH_EVENTS = 4000
 HIDDEN_FIELDS = ("h", "c", "anchor_h", "anchor_c")
 
@@ -68,36 +65,6 @@ class Comparison:
         return not self.differing
 
 
-def read_partition(settings: Settings, topic: str, partition: int) -> list[Any]:
-    """All records of a topic's partition from its beginning to its present end.
-
-    BrokerError when the end is not reached.
-    """
-    consumer = KafkaConsumer(
-        **settings.kafka_python(),
-        group_id=None,
-        enable_auto_commit=False,
-        max_poll_records=10_000,
-    )
-    try:
-        place = TopicPartition(topic, partition)
-        consumer.assign([place])
-        end = consumer.end_offsets([place])[place]
-        consumer.seek_to_beginning(place)
-        records: list[Any] = []
-        while consumer.position(place) < end:
-            found = consumer.poll(timeout_ms=READ_TIMEOUT_MS).get(place, [])
-            if not found and consumer.position(place) < end:
-                raise BrokerError(
-                    f"Partition {partition} of {topic} cannot be read to its end; "
-                    "check the brokers and try again."
-                )
-            records += found
-        return records
-    finally:
-        consumer.close()
-
-
 def replay_partition(
     settings: Settings, checkpoint: Checkpoint, partition: int, now_ms: int
 ) -> OfflineRun:
@@ -109,7 +76,7 @@ def replay_partition(
     events: list[list[Event | None]] = []
     offsets, times = [], []
     for event_type, topic in zip(EventType, settings.input_topics, strict=True):
-        records = read_partition(settings, topic, partition)
+        records = read_records(settings, topic, partition)
         decoded, rejections = decode_batch(
             event_type,
             records,
@@ -173,7 +140,7 @@ def _apply(
 def stored_rows(settings: Settings, partition: int) -> dict[str, bytes]:
     """The last row of every user in a partition of the changelog."""
     rows: dict[str, bytes] = {}
-    for record in read_partition(settings, settings.changelog_topic, partition):
+    for record in read_records(settings, settings.changelog_topic, partition):
         key = record.key.decode()
         if record.value is None:
             rows.pop(key, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from stream_app.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+GC_THRESHOLDS = (100_000, 50, 50)
+"""A batch makes some ten thousand objects that all go together: collect after several batches."""
 
 
 class InterestApp(faust.App):
@@ -53,6 +57,10 @@ class InterestApp(faust.App):
         logger.info("Health and metrics at http://%s:%s", host, self.http_port)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, warm_up, self.checkpoint)
+        # What is loaded by now stays: the collector need not walk through it at every turn.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         self.health.warm = True
         self._watch = loop.create_task(self.lane.watch())
 

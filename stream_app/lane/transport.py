@@ -90,12 +90,11 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
         found = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         after = _positions(consumer)
         is_input = self.app.lane.is_input  # type: ignore[attr-defined]
-        return {
-            tp: Poll(records, before.get(tp), after.get(tp) or records[-1].offset + 1)
-            if is_input(tp.topic)
-            else records
-            for tp, records in found.items()
-        }
+        polls: dict[TP, Any] = {}
+        for tp, records in found.items():
+            end = after.get(tp) or records[-1].offset + 1
+            polls[tp] = Poll(records, before.get(tp), end) if is_input(tp.topic) else records
+        return polls
 
 
 def _positions(consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
@@ -129,7 +128,7 @@ class LaneConsumer(driver.Consumer):
         if records is None or self.should_stop:
             return
         if not self.flow_active:
-            await self.perform_seek()
+            await self._seek_again()
             return
         others: dict[TP, list[Any]] = {}
         for key, found in records.items():
@@ -151,6 +150,12 @@ class LaneConsumer(driver.Consumer):
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
                 yield tp, self._to_message(tp, record)
+
+    async def _seek_again(self) -> None:
+        try:
+            await self.perform_seek()
+        except Exception as error:  # as Faust does: the assignment that follows seeks anyway
+            self.log.warning("Offsets could not be sought while the flow stands (%r)", error)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
         # Faust hands its own set to the consumer's thread, where an empty one means all: emptied

@@ -14,9 +14,10 @@ from kafka import KafkaProducer
 
 from model.events import EventType
 from stream_app import topics
+from stream_app.lane.reading import read_records
 from stream_app.partitioner import partition_for
 from stream_app.settings import Settings
-from stream_app.verify import read_partition, verify
+from stream_app.verify import verify
 from tests.checkpoints import tiny_checkpoint
 from tests.integration.broken_messages import broken_messages, good_event
 from tests.workers import committed_events, overrides_of, start_worker, wait_until
@@ -65,7 +66,7 @@ def test_good_events_are_applied_and_broken_ones_are_dead_letters(
     letters = [
         letter
         for partition in range(settings.partitions)
-        for letter in read_partition(settings, settings.dead_letters_topic, partition)
+        for letter in read_records(settings, settings.dead_letters_topic, partition)
     ]
     expected = Counter(str(one.reason) for one in broken)
     assert Counter(_headers(letter)["reason"] for letter in letters) == expected
@@ -88,7 +89,7 @@ def assert_values_are_untouched(settings: Settings, letters: list[Any]) -> None:
         (topic, partition, record.offset): record
         for topic in settings.input_topics
         for partition in range(settings.partitions)
-        for record in read_partition(settings, topic, partition)
+        for record in read_records(settings, topic, partition)
     }
     for letter in letters:
         headers = _headers(letter)

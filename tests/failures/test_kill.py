@@ -13,9 +13,10 @@ from model.event_log import read_event_log
 from model.learning import LearningSettings
 from model.training import TrainingConfig, train
 from stream_app import topics
+from stream_app.lane.reading import read_records
 from stream_app.log_records import log_records
 from stream_app.settings import Settings
-from stream_app.verify import read_partition, verify
+from stream_app.verify import verify
 from tests.shared_data import shared_log
 from tests.workers import (
     committed_events,
@@ -70,7 +71,7 @@ def assert_outputs_hold(settings: Settings, expected: dict[str, bytes]) -> None:
     seen: dict[str, dict] = {}
     for topic in (settings.drift_topic, settings.recommendations_topic):
         for partition in range(settings.partitions):
-            for record in read_partition(settings, topic, partition):
+            for record in read_records(settings, topic, partition):
                 message = json.loads(record.value)
                 before = seen.setdefault(message["id"], message)
                 assert before == message, "a repeated output differs from the first one"

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.blocks import BLOCK_SIZES
 from model.checkpoint import Checkpoint
 from model.events import EventBatch, EventType, Source
 from model.interest_lstm import StepInput
@@ -50,7 +51,7 @@ def decisions(outputs: list[tuple[int, Outputs]]) -> dict[str, list]:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     users=st.integers(1, 300),
@@ -59,7 +60,7 @@ def decisions(outputs: list[tuple[int, Outputs]]) -> dict[str, list]:
 def test_every_cut_of_a_log_gives_equal_rows_and_decisions(
     checkpoint: Checkpoint, seed: int, users: int, sizes: list[int]
 ) -> None:
-    log = random_log(seed, 1500, users, checkpoint, repeats=0.05)
+    log = random_log(seed, 5000, users, checkpoint, repeats=0.05)
     whole, whole_outputs = run(log, users, checkpoint, [])
     cuts = [cut for cut in np.cumsum(sizes).tolist() if cut < len(log)]
     rows, outputs = run(log, users, checkpoint, cuts)
@@ -213,5 +214,15 @@ def test_an_empty_batch_gives_nothing(checkpoint: Checkpoint) -> None:
     assert len(rows) == len(out.duplicate) == len(out.trigger) == 0
 
 
-def test_warm_up_runs(checkpoint: Checkpoint) -> None:
-    warm_up(checkpoint)
+def test_warm_up_runs_the_model_once_at_every_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tiny_checkpoint()
+    sizes = []
+    step = made.network.step
+
+    def noted(gates: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> object:
+        sizes.append(len(gates))
+        return step(gates, h, c)
+
+    monkeypatch.setattr(made.network, "step", noted)
+    warm_up(made)
+    assert sorted(sizes) == list(BLOCK_SIZES)
