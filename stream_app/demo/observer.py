@@ -16,7 +16,7 @@ from kafka import KafkaConsumer, TopicPartition
 from stream_app.events import Drift, Recommendation
 from stream_app.settings import Settings
 
-SHOWN = 6
+SHOWN = 12
 RECENT_LATENCIES = 5000
 POLL_MS = 100
 FETCH_WAIT_MS = 20
@@ -54,7 +54,6 @@ class OutputObserver(threading.Thread):
         self.recent_ms: deque[float] = deque(maxlen=RECENT_LATENCIES)
         self.last_drifts: deque[Drift] = deque(maxlen=SHOWN)
         self.last_recommendations: deque[Recommendation] = deque(maxlen=SHOWN)
-        self.by_user: dict[str, Recommendation] = {}
 
     def run(self) -> None:
         """Reads until ``finish`` and then to the end of what is there."""
@@ -122,7 +121,6 @@ class OutputObserver(threading.Thread):
         )
         self.triggers[message.trigger] += 1
         self.last_recommendations.appendleft(message)
-        self.by_user[message.user_id] = message
         self._note_latency(source, now_ms)
 
     def _note_latency(self, source: tuple[str, int, int], now_ms: float) -> None:

@@ -66,8 +66,10 @@ def _flow_panel(flow: Flow, observer: OutputObserver) -> Panel:
 
 def _interest_panel(observer: OutputObserver) -> Panel:
     table = Table(box=None, pad_edge=False, show_header=False)
-    latest = list(observer.last_recommendations)[:SHOWN_USERS]
-    for message in latest:
+    latest: dict[str, Recommendation] = {}
+    for message in list(observer.last_recommendations):
+        latest.setdefault(message.user_id, message)
+    for message in list(latest.values())[:SHOWN_USERS]:
         likely = "   ".join(f"{i.category} {i.probability:.0%}" for i in message.interests[:4])
         table.add_row(f"[cyan]{message.user_id}[/]", likely)
     return Panel(table, title="likely categories of the next window", title_align="left")
