@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -57,12 +60,28 @@ def demo(
 
 
 @app.command()
-def worker() -> None:
+def worker(
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="End in order when standard input ends.")
+    ] = False,
+) -> None:
     """Run a worker; settings come from INTEREST_* variables. Ends in order on SIGTERM."""
     from stream_app.settings import Settings
     from stream_app.worker import run
 
+    if with_parent:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     sys.exit(run(Settings()))
+
+
+def _end_with_input() -> None:
+    """A pipe from the parent ends however the parent ends, also by kill -9.
+
+    Read without ``sys.stdin``, whose lock a thread must not hold when the interpreter ends.
+    """
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @app.command()

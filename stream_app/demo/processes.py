@@ -36,8 +36,8 @@ class WorkerProcess:
         variables = {f"{PREFIX}{key.upper()}": str(value) for key, value in own.items()}
         with open(self.log_file, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stream_app.cli", "worker"],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "stream_app.cli", "worker", "--with-parent"],
+                stdin=subprocess.PIPE,  # never written to: it ends with this process
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **variables},
@@ -98,15 +98,22 @@ class WorkerProcess:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(timeout_s)
+            status = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return self.kill()
+        self._close_pipe()
+        return status
 
     def kill(self) -> int:
         """SIGKILL, then the exit status."""
         if self._process.poll() is None:
             self._process.kill()
+        self._close_pipe()
         return self._process.wait()
+
+    def _close_pipe(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 def free_port() -> int:
