@@ -62,7 +62,7 @@ class EmbeddedBroker:
     """
 
     def __init__(self, port: int | None = None, log_file: Path | None = None) -> None:
-        self.port = _free_port() if port is None else port
+        self.port = free_port() if port is None else port
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._log_file = log_file
         if _listens(self.bootstrap, 1.0):
@@ -209,7 +209,8 @@ def _binary() -> str:
         ) from None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from model.checkpoint import Checkpoint
-from model.events import EventType, Source
+from model.events import EventBatch, EventType, Source
 from model.state import StateBatch, pack, unpack
 from model.transition import transition
 from stream_app import outputs as output_messages
-from stream_app.events import Event, decode_batch
+from stream_app.events import Event, OutputKind, decode_batch, output_id
 from stream_app.lane.assemble import assemble
 from stream_app.lane.journal import merge_along, read_journal
 from stream_app.lane.merge import NEVER
@@ -127,14 +127,25 @@ def _apply(
     encoded = output_messages.encode(
         out, made.steps, made.users, partition, settings.input_topics, checkpoint
     )
-    for kind, steps, messages in (
-        ("drift", encoded.drift_step, encoded.drift),
-        ("recommendation", encoded.recommendation_step, encoded.recommendations),
-    ):
-        for step, (_, value) in zip(steps.tolist(), messages, strict=True):
-            topic = settings.input_topics[int(made.steps.event_type[step])]
-            name = f"{kind}:{topic}:{partition}:{int(made.steps.offset[step])}"
-            run.outputs[name] = value
+    _note(run, "drift", encoded.drift_step, encoded.drift, made.steps, settings, partition)
+    given = encoded.recommendations
+    _note(
+        run, "recommendation", encoded.recommendation_step, given, made.steps, settings, partition
+    )
+
+
+def _note(
+    run: OfflineRun,
+    kind: OutputKind,
+    after: np.ndarray,
+    messages: list[tuple[bytes, bytes]],
+    steps: EventBatch,
+    settings: Settings,
+    partition: int,
+) -> None:
+    for step, (_, value) in zip(after.tolist(), messages, strict=True):
+        topic = settings.input_topics[int(steps.event_type[step])]
+        run.outputs[output_id(kind, topic, partition, int(steps.offset[step]))] = value
 
 
 def stored_rows(settings: Settings, partition: int) -> dict[str, bytes]:

@@ -19,8 +19,6 @@ from stream_app.settings import Settings
 SHOWN = 12
 RECENT_LATENCIES = 5000
 POLL_MS = 100
-FETCH_WAIT_MS = 20
-"""The embedded broker answers a fetch that waits no sooner than this."""
 
 
 @dataclass(frozen=True)

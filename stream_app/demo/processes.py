@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream_app.broker import free_port
 from stream_app.errors import WorkerError
 from stream_app.settings import PREFIX
 
@@ -114,11 +114,3 @@ class WorkerProcess:
     def _close_pipe(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port

@@ -193,7 +193,7 @@ def _replay(
         comparison, offline = verify(settings, checkpoint, int(time.time() * 1000))
     facts = Facts(
         settings=settings,
-        log=material.log.take(np.arange(feed.rows_sent(material.log))),
+        log=material.log.take(np.arange(feed.rows_sent())),
         planted=material.planted,
         cutoff_ms=material.cutoff_ms,
         produced=feed.produced,
@@ -240,12 +240,12 @@ class _Feed(threading.Thread):
         """Events handed to the producer so far."""
         return self._producer.sent
 
-    def rows_sent(self, log: EventLog) -> int:
+    def rows_sent(self) -> int:
         """Rows of the log up to the last event that was sent."""
         if self._last_row < 0:
             return 0
-        event = log.event[self._last_row]
-        return int(np.flatnonzero(log.event == event)[-1]) + 1
+        event = self._log.event[self._last_row]
+        return int(np.flatnonzero(self._log.event == event)[-1]) + 1
 
     def stop(self) -> None:
         """No more events."""
