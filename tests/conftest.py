@@ -12,6 +12,7 @@ import pytest
 from stream_app import topics
 from stream_app.broker import EmbeddedBroker
 from stream_app.settings import Settings
+from tests.sessions import ends_dead_sessions
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +30,32 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def settings(kafka: str, tmp_path: Path) -> Iterator[Settings]:
     """Settings with topics, group and folder of this test alone, all gone afterwards."""
+    settings = own_settings(kafka, tmp_path / "data")
+    yield settings
+    topics.delete(settings)
+
+
+@pytest.fixture(scope="session")
+def dead_sessions_end(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips a test that kills workers when the cluster never gives their partitions to others.
+
+    The embedded broker does, so there no test is skipped.
+    """
+    if "INTEREST_KAFKA_BOOTSTRAP" not in os.environ:
+        return
+    settings = own_settings(kafka, tmp_path_factory.mktemp("sessions"))
+    topics.create(settings)
+    try:
+        if not ends_dead_sessions(settings):
+            pytest.skip("this broker never ends the session of a consumer that died")
+    finally:
+        topics.delete(settings)
+
+
+def own_settings(kafka: str, data_dir: Path) -> Settings:
+    """Settings whose names nobody else has."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    settings = Settings(
+    return Settings(
         kafka_bootstrap=kafka,
         app_id=name,
         clicks_topic=f"{name}.clicks",
@@ -40,8 +65,6 @@ def settings(kafka: str, tmp_path: Path) -> Iterator[Settings]:
         recommendations_topic=f"{name}.recommendations",
         dead_letters_topic=f"{name}.dead-letters",
         partitions=4,
-        data_dir=tmp_path / "data",
+        data_dir=data_dir,
         http_port=0,
     )
-    yield settings
-    topics.delete(settings)

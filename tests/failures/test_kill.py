@@ -31,6 +31,7 @@ SEED = 20
 EVENTS = 182_880
 
 
+@pytest.mark.usefixtures("dead_sessions_end")
 @pytest.mark.timeout(400)
 def test_killed_at_20_random_moments_the_rows_are_the_same(
     settings: Settings, tmp_path: Path

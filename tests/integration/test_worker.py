@@ -168,6 +168,7 @@ def test_a_restart_without_its_data_folder_restores_every_state(
     assert changelog_rows(settings) == before, "nothing was applied twice"
 
 
+@pytest.mark.usefixtures("dead_sessions_end")
 @pytest.mark.parametrize("standby_replicas", [0, 1])
 def test_a_second_worker_takes_over_after_a_kill(
     settings: Settings,
@@ -265,6 +266,7 @@ def test_a_dead_letter_topic_that_refuses_writes_stops_the_worker(
     assert committed_events(settings) == 0
 
 
+@pytest.mark.usefixtures("dead_sessions_end")
 @pytest.mark.timeout(300)
 def test_killed_at_each_step_of_a_commit_it_loses_and_doubles_nothing(
     settings: Settings,
