@@ -19,7 +19,10 @@ from stream_app.broker import EmbeddedBroker, wait_until_ready
 from stream_app.errors import BrokerError
 
 STARTS_A_BROKER = """
+import signal
 import time
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from stream_app.broker import EmbeddedBroker
 broker = EmbeddedBroker()
 print(broker.port, flush=True)
