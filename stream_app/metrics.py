@@ -110,6 +110,11 @@ class Metrics:
         self.rows_written_total = Counter(
             "interest_rows_written_total", "Rows written to the store.", registry=registry
         )
+        self.foreign_rows_total = Counter(
+            "interest_foreign_rows_total",
+            "Rows of another worker in the changelog that were put right.",
+            registry=registry,
+        )
         self.dead_letters_total = Counter(
             "interest_dead_letters_total",
             "Records sent to the dead-letter topic, by reason code.",

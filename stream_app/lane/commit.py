@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stream_app.dead_letters import DeadLetter
+from stream_app.lane.changelog import Changelog
+from stream_app.lane.fence import Fence
 from stream_app.lane.merge import Triple
-from stream_app.lane.sender import NO_HEADERS, Receipt, Sends
+from stream_app.lane.sender import NO_HEADERS, Sends
 from stream_app.lane.table import Rows
 from stream_app.metrics import Metrics
 
@@ -26,35 +28,6 @@ def no_step(name: str) -> None:
     """The default of `at_step`: does nothing."""
 
 
-class Revoked(Exception):
-    """The partition is no longer ours: the batch in flight is abandoned."""
-
-
-class Fence:
-    """One assignment of one partition to this worker; closed when the assignment ends.
-
-    `number` counts the assignments of the process and never comes twice.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self._open = True
-
-    def close(self) -> None:
-        """End the assignment: nothing is sent, written or committed under it any more."""
-        self._open = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the assignment still holds."""
-        return self._open
-
-    def check(self) -> None:
-        """Raise Revoked when the assignment has ended."""
-        if not self._open:
-            raise Revoked
-
-
 @dataclass(frozen=True)
 class Topics:
     """Names of the topics that a batch is written to."""
@@ -62,7 +35,6 @@ class Topics:
     drift: str
     recommendations: str
     dead_letters: str
-    changelog: str
     journal: str
 
 
@@ -91,6 +63,7 @@ class Committer:
         self,
         sender: Sends,
         rows: Rows,
+        changelog: Changelog,
         topics: Topics,
         dead_letter_partitions: int,
         metrics: Metrics,
@@ -98,6 +71,7 @@ class Committer:
     ) -> None:
         self._sender = sender
         self._rows = rows
+        self._changelog = changelog
         self._topics = topics
         self._dead_letter_partitions = dead_letter_partitions
         self._metrics = metrics
@@ -105,7 +79,7 @@ class Committer:
 
     async def journal(self, partition: int, entry: bytes, fence: Fence) -> None:
         """Step 0: the entry of the batch is acknowledged. The batch's outputs come after it."""
-        fence.check()
+        await fence.held()
         self._at_step("before journal")
         await self._sender.send(self._topics.journal, partition, [(None, entry, NO_HEADERS)])
         self._at_step("after journal")
@@ -125,12 +99,13 @@ class Committer:
         """
         with self._metrics.time_stage("outputs"):
             await self._outputs(partition, results, fence)
-        receipt = Receipt()
         if results.rows:
-            with self._metrics.time_stage("changelog"):
-                receipt = await self._changelog(partition, results, fence)
-            with self._metrics.time_stage("store"):
-                self._store(partition, results, receipt.last, fence)
+            async with self._changelog.lock(partition):
+                with self._metrics.time_stage("changelog"):
+                    reached = await self._append(partition, results, fence)
+                await fence.held()
+                with self._metrics.time_stage("store"):
+                    self._store(partition, results, reached)
         fence.check()
         self._at_step("before offsets")
         committable(results.ends)
@@ -138,7 +113,7 @@ class Committer:
 
     async def _outputs(self, partition: int, results: Results, fence: Fence) -> None:
         """Step 1: outputs and dead letters are acknowledged."""
-        fence.check()
+        await fence.held()
         self._at_step("before outputs")
         topics, send = self._topics, self._sender.send
         drift = [(key, value, NO_HEADERS) for key, value in results.drift]
@@ -151,20 +126,16 @@ class Committer:
         )
         self._at_step("after outputs")
 
-    async def _changelog(self, partition: int, results: Results, fence: Fence) -> Receipt:
-        """Step 2: the rows are acknowledged by the changelog."""
-        fence.check()
+    async def _append(self, partition: int, results: Results, fence: Fence) -> int:
+        """Step 2: the rows are acknowledged by the changelog; the offset that they reach."""
+        await fence.held()
         self._at_step("before changelog")
-        records = [
-            (key, row, NO_HEADERS) for key, row in zip(results.keys, results.rows, strict=True)
-        ]
-        receipt = await self._sender.send(self._topics.changelog, partition, records)
+        reached = await self._changelog.append(partition, results.keys, results.rows, fence)
         self._at_step("after changelog")
-        return receipt
+        return reached
 
-    def _store(self, partition: int, results: Results, reached: int, fence: Fence) -> None:
+    def _store(self, partition: int, results: Results, reached: int) -> None:
         """Step 3: the rows are in the local store, with the changelog offset that they reach."""
-        fence.check()
         self._at_step("before store")
         self._rows.write(partition, results.keys, results.rows, reached)
         self._at_step("after store")

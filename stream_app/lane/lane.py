@@ -18,11 +18,13 @@ from faust.types import TP
 
 from model.checkpoint import Checkpoint
 from model.events import EventType, Source
-from stream_app.errors import InterestStreamError, WorkerError
+from stream_app.errors import InterestStreamError, RecoveryError, WorkerError
 from stream_app.events import decode_batch
 from stream_app.health import WorkerHealth
-from stream_app.lane.commit import AtStep, Committer, Fence, Revoked, Topics, no_step
+from stream_app.lane.changelog import Changelog
+from stream_app.lane.commit import AtStep, Committer, Topics, no_step
 from stream_app.lane.compute import Computed, compute
+from stream_app.lane.fence import Fence, Lease, Revoked
 from stream_app.lane.intake import Intake, Poll
 from stream_app.lane.journal import encode, topic_name
 from stream_app.lane.merge import Triple
@@ -30,6 +32,7 @@ from stream_app.lane.partition import Batch, Partition
 from stream_app.lane.sender import Sender
 from stream_app.lane.table import RowTable
 from stream_app.lane.takeover import check_counts, take_over
+from stream_app.lane.topic_reader import reading
 from stream_app.metrics import Metrics
 from stream_app.settings import Settings
 
@@ -78,9 +81,12 @@ class Lane:
         self._event_types = {topic: EventType(i) for i, topic in enumerate(self._topics)}
         self._source = Source(partitions=settings.partitions)
         self.intake = Intake(settings.max_batch_events, self._resume)
+        self.lease = Lease(min(settings.session_timeout_s, settings.rebalance_timeout_s))
         self._partitions: dict[int, Partition] = {}
         self._committable: dict[TP, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looks: asyncio.Task[None] | None = None
+        self._changelog: Changelog | None = None
         self._committer: Committer | None = None
         self._fence = Fence(0)
         self._fence.close()
@@ -128,6 +134,8 @@ class Lane:
     async def finish(self) -> None:
         """Let the batches in flight end, abandon them after a while, and begin no other."""
         self._accepting = False
+        if self._looks is not None:
+            self._looks.cancel()
         for partition in self._partitions.values():
             partition.arrived.set()
         if self._tasks:
@@ -154,7 +162,7 @@ class Lane:
         if self._stopping or self.failure is not None:
             return
         self._accepting = True
-        self._fence = Fence(self._fence.number + 1)
+        self._fence = Fence(self._fence.number + 1, self.lease.holds)
         self._spawn(self._begin(self._fence))
 
     async def stop(self) -> None:
@@ -204,8 +212,12 @@ class Lane:
         if assigned:
             if self._committer is None:
                 self._committer = await self._new_committer()
+            await consumer.heartbeat()
             started = await take_over(self._app, self._settings, assigned, fence)
             fence.check()
+            assert self._changelog is not None
+            self._changelog.begin({number: self._rows.next_offset(number) for number in started})
+            self._looks = asyncio.create_task(self._guard(self._look_again(fence)))
             self._partitions = started
             for partition in started.values():
                 self._spawn(self._serve(partition))
@@ -220,14 +232,42 @@ class Lane:
             drift=settings.drift_topic,
             recommendations=settings.recommendations_topic,
             dead_letters=settings.dead_letters_topic,
-            changelog=settings.changelog_topic,
             journal=topic_name(settings),
         )
         equal = (*self._topics, topics.drift, topics.recommendations)
-        await check_counts(producer, settings, (*equal, topics.changelog, topics.journal))
+        await check_counts(producer, settings, (*equal, settings.changelog_topic, topics.journal))
         letters = len(await producer.partitions_for(topics.dead_letters))
         sender = Sender(producer)
-        return Committer(sender, self._rows, topics, letters, self._metrics, self._at_step)
+        self._changelog = Changelog(
+            sender,
+            self._rows,
+            settings.changelog_topic,
+            self._read_changelog,
+            self._app.consumer,
+            self._metrics.foreign_rows_total.inc,
+        )
+        return Committer(
+            sender, self._rows, self._changelog, topics, letters, self._metrics, self._at_step
+        )
+
+    async def _read_changelog(self, partition: int, since: int) -> tuple[list[Any], int]:
+        async with reading(self._app, self._settings.changelog_topic) as reader:
+            records, ends = await reader.read({partition: since})
+        return records[partition], ends[partition]
+
+    async def _look_again(self, fence: Fence) -> None:
+        """Look every session timeout for what a worker that was stopped has written late."""
+        assert self._changelog is not None
+        while True:
+            await asyncio.sleep(self._settings.session_timeout_s)
+            fence.check()
+            try:
+                async with reading(self._app, self._settings.changelog_topic) as reader:
+                    ends = await reader.ends(self._partitions)
+                for partition, end in ends.items():
+                    await self._changelog.look(partition, end, fence)
+            except RecoveryError as error:  # the broker is away: there will be another look
+                logger.warning("The changelog cannot be looked at now: %s", error)
 
     async def _serve(self, partition: Partition) -> None:
         settings = self._settings

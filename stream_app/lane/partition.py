@@ -15,7 +15,7 @@ from faust.types import TP
 from model.events import EventType
 from stream_app.errors import WorkerError
 from stream_app.events import Event, Rejection
-from stream_app.lane.commit import Fence
+from stream_app.lane.fence import Fence
 from stream_app.lane.intake import Poll
 from stream_app.lane.journal import JournalEntry
 from stream_app.lane.merge import NEVER, TOPICS, Cut, Triple, awaited, merge

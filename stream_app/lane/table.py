@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import rocksdict
 from faust.stores.rocksdb import RocksDBOptions, Store
+from faust.types import TP
 
 if TYPE_CHECKING:
     from faust.types.tables import CollectionT
@@ -30,9 +31,13 @@ class Rows(Protocol):
         ...
 
     def write(
-        self, partition: int, keys: Sequence[bytes], rows: Sequence[bytes], changelog_offset: int
+        self,
+        partition: int,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        changelog_offset: int,
     ) -> None:
-        """Write rows, and how far the changelog is in them, in one step."""
+        """Write rows (None deletes), and how far the changelog is in them, in one step."""
         ...
 
 
@@ -48,18 +53,30 @@ class RowTable:
         return found
 
     def write(
-        self, partition: int, keys: Sequence[bytes], rows: Sequence[bytes], changelog_offset: int
+        self,
+        partition: int,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        changelog_offset: int,
     ) -> None:
-        """Write the rows and the changelog offset reached, all or nothing.
+        """Write the rows (None deletes) and the changelog offset reached, all or nothing.
 
         The offset stands under Faust's key, so that its recovery goes on from there.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put = batch.put
         for key, row in zip(keys, rows, strict=True):
-            put(key, row)
+            if row is None:
+                batch.delete(key)
+            else:
+                put(key, row)
         put(Store.offset_key, str(changelog_offset).encode())  # as Store.set_persisted_offset
         self._store()._db_for_partition(partition).write(batch)
+
+    def next_offset(self, partition: int) -> int:
+        """The changelog offset after the last record that is in the store."""
+        reached = self._store().persisted_offset(TP(self._table.changelog_topic_name, partition))
+        return 0 if reached is None else int(reached) + 1
 
     def _store(self) -> Any:
         return self._table.data

@@ -12,11 +12,12 @@ from typing import Any
 from faust.types import TP
 
 from stream_app.errors import StoreError, TopicError
-from stream_app.lane.commit import Fence
+from stream_app.lane.fence import Fence
 from stream_app.lane.journal import JournalEntry, beyond, topic_name
 from stream_app.lane.merge import Triple
 from stream_app.lane.partition import Partition, maxima_after
 from stream_app.lane.tail import read_tails
+from stream_app.lane.topic_reader import reading
 from stream_app.settings import Settings
 
 WRITER_BITS = 63
@@ -55,7 +56,8 @@ async def take_over(
             for tp in (TP(topic, number) for topic in settings.input_topics)
         )
         starts[number] = (a, b, c)
-    tails = await read_tails(app, topic_name(settings), starts)
+    async with reading(app, topic_name(settings)) as reader:
+        tails = await read_tails(reader, starts)
     writer = secrets.randbits(WRITER_BITS)
     partitions = {}
     for number, start in starts.items():

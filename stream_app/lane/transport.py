@@ -17,6 +17,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.transports import ConsumerT, ProducerT
 
+from stream_app.lane.fence import Lease
 from stream_app.lane.intake import Intake, Poll
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class LaneHooks(Protocol):
     """What the consumer asks of the lane, and tells it."""
 
     intake: Intake
+    lease: Lease
 
     def is_input(self, topic: str) -> bool:
         """Whether the topic is one of the lane's."""
@@ -71,7 +73,35 @@ class LaneHooks(Protocol):
 
 
 class LaneConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, with fetches that return soon."""
+    """Faust's consumer thread, with fetches that return soon, and heartbeats that renew a lease."""
+
+    async def on_start(self) -> None:
+        """Start the consumer, and follow its heartbeats."""
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator
+        heartbeat = coordinator._do_heartbeat
+        lease = cast(LaneHooks, self.app.lane).lease  # type: ignore[attr-defined]
+
+        async def renewing() -> bool:
+            sent_at = time.monotonic()
+            is_member = bool(await heartbeat())
+            # While the group rebalances the answer is yes, but the partitions may go any time.
+            if is_member and not coordinator._rejoin_needed_fut.done():
+                lease.renew(sent_at)
+            return is_member
+
+        coordinator._do_heartbeat = renewing
+
+    async def heartbeat(self) -> None:
+        """Send a heartbeat now, if this worker is a member of the group at all."""
+        coordinator = self._ensure_consumer()._coordinator
+        if coordinator.generation != driver.DEFAULT_GENERATION_ID:
+            await self.call_thread(self._heartbeat, coordinator)
+
+    @staticmethod
+    async def _heartbeat(coordinator: Any) -> None:
+        await coordinator.ensure_coordinator_known()
+        await coordinator._do_heartbeat()
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -191,6 +221,10 @@ class LaneConsumer(driver.Consumer):
                 fetched = self.known_end(tp)
             ends[tp] = max(ends.get(tp) or 0, fetched or 0)
         return ends
+
+    async def heartbeat(self) -> None:
+        """Ask the coordinator now whether this worker is still a member of its group."""
+        await cast(LaneConsumerThread, self._thread).heartbeat()
 
     def known_end(self, tp: TP) -> int | None:
         """The end of a topic partition as the last fetch told it, None before the first."""

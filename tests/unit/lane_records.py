@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from model.events import EventType
 from stream_app.events import decode_batch
-from stream_app.lane.commit import Fence
+from stream_app.lane.fence import Fence
 from stream_app.lane.intake import Poll
 from stream_app.lane.partition import Partition
+from stream_app.lane.sender import Receipt, Record
 
 TOPICS = ("clicks", "searches", "purchases")
 START_MS = 1_750_000_000_000
@@ -94,7 +95,33 @@ class MemoryRows:
         return [self.rows.get(key) for key in keys]
 
     def write(
-        self, partition: int, keys: Sequence[bytes], rows: Sequence[bytes], changelog_offset: int
+        self,
+        partition: int,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        changelog_offset: int,
     ) -> None:
-        self.rows.update(zip(keys, rows, strict=True))
+        for key, row in zip(keys, rows, strict=True):
+            self.rows.pop(key, None) if row is None else self.rows.update({key: row})
         self.changelog_offset = changelog_offset
+
+
+class MemoryChangelog:
+    """One partition of a changelog in memory, which several writers may append to."""
+
+    def __init__(self) -> None:
+        self.records: list[FakeRecord] = []
+
+    async def send(self, topic: str, partition: int, records: Iterable[Record]) -> Receipt:
+        found = list(records)
+        first = len(self.records)
+        for offset, (key, value, _) in enumerate(found, first):
+            self.records.append(FakeRecord(topic, partition, offset, START_MS, key, value))
+        return Receipt(first, first + len(found) - 1) if found else Receipt()
+
+    async def read_since(self, partition: int, since: int) -> tuple[list[FakeRecord], int]:
+        return self.records[since:], len(self.records)
+
+    def last(self) -> dict[bytes | None, bytes | None]:
+        """What a recovery would find of each key."""
+        return {record.key: record.value for record in self.records}

@@ -10,13 +10,15 @@ from prometheus_client import CollectorRegistry
 
 from stream_app.dead_letters import DeadLetter
 from stream_app.errors import WorkerError
-from stream_app.lane.commit import STEPS, Committer, Fence, Results, Revoked, Topics
+from stream_app.lane.changelog import Changelog
+from stream_app.lane.commit import STEPS, AtStep, Committer, Results, Topics
+from stream_app.lane.fence import Fence, Revoked
 from stream_app.lane.merge import Triple
 from stream_app.lane.sender import Receipt, Record, Sender
 from stream_app.metrics import Metrics
 from tests.unit.lane_records import MemoryRows
 
-TOPICS = Topics("drift", "recommendations", "dead-letters", "changelog", "journal")
+TOPICS = Topics("drift", "recommendations", "dead-letters", "journal")
 ENDS: Triple = (3, 0, 1)
 LETTER = DeadLetter(b"ann", b"{", [("reason", b"invalid_json")])
 RESULTS = Results([(b"ann", b"d")], [(b"ann", b"r")], [LETTER], [b"ann"], [b"row"], ENDS)
@@ -54,13 +56,23 @@ class Crash(Exception):
     pass
 
 
+async def unread(partition: int, since: int) -> tuple[list[object], int]:
+    raise AssertionError("a single writer has nothing to read")
+
+
 def committer(log: Log, crash_at: str = "") -> Committer:
     def at_step(name: str) -> None:
         if name == crash_at:
             raise Crash(name)
 
+    return committer_of(log, 2, at_step)
+
+
+def committer_of(log: Log, dead_letter_partitions: int, at_step: AtStep) -> Committer:
+    changelog = Changelog(log, log, "changelog", unread, None, lambda count: None)  # type: ignore[arg-type]
+    changelog.begin({0: 41, 5: 41})
     metrics = Metrics(CollectorRegistry())
-    return Committer(log, log, TOPICS, 2, metrics, at_step)  # type: ignore[arg-type]
+    return Committer(log, log, changelog, TOPICS, dead_letter_partitions, metrics, at_step)  # type: ignore[arg-type]
 
 
 async def test_goes_journal_outputs_changelog_store_offsets() -> None:
@@ -119,8 +131,7 @@ async def test_a_closed_fence_stops_the_batch_at_the_next_step(after: str) -> No
         if name == f"after {after}":
             fence.close()
 
-    metrics = Metrics(CollectorRegistry())
-    lane = Committer(log, log, TOPICS, 1, metrics, at_step)  # type: ignore[arg-type]
+    lane = committer_of(log, 1, at_step)
     with pytest.raises(Revoked):
         await lane.write(0, RESULTS, fence, log.committable)
     last = {"outputs": "dead-letters", "changelog": "changelog", "store": "store"}[after]

@@ -29,6 +29,8 @@ class Internal(NamedTuple):
 
 CONSUMER = "faust.transport.consumer:Consumer"
 DRIVER = "faust.transport.drivers.aiokafka"
+COORDINATOR = "aiokafka.consumer.group_coordinator:GroupCoordinator"
+CALL = ("fun", "args", "kwargs")
 FUNCTIONS = [
     Internal(f"{CONSUMER}.getmany", ("timeout",), "transport.py"),
     Internal(f"{CONSUMER}._wait_next_records", ("timeout",), "transport.py"),
@@ -66,8 +68,14 @@ FUNCTIONS = [
     Internal(f"{DRIVER}:Producer._settings_extra", (), "transport.py"),
     Internal(f"{DRIVER}:Producer.on_start", (), "transport.py"),
     Internal(f"{DRIVER}:Producer._ensure_producer", (), "lane.py"),
-    Internal(f"{DRIVER}:server_list", ("urls", "default_port"), "tail.py"),
-    Internal(f"{DRIVER}:credentials_to_aiokafka_auth", ("credentials", "ssl_context"), "tail.py"),
+    Internal(f"{DRIVER}:AIOKafkaConsumerThread.on_start", (), "transport.py"),
+    Internal("faust.transport.consumer:ConsumerThread.call_thread", CALL, "transport.py"),
+    Internal(f"{COORDINATOR}._do_heartbeat", (), "transport.py"),
+    Internal(f"{COORDINATOR}.ensure_coordinator_known", (), "transport.py"),
+    Internal(f"{DRIVER}:server_list", ("urls", "default_port"), "topic_reader.py"),
+    Internal(
+        f"{DRIVER}:credentials_to_aiokafka_auth", ("credentials", "ssl_context"), "topic_reader.py"
+    ),
     Internal("faust.transport.consumer:ensure_TP", ("tp",), "transport.py"),
     Internal("faust.app.base:App.on_rebalance_end", (), "worker.py"),
     Internal("faust.app.base:App.on_start", (), "worker.py"),
@@ -149,6 +157,17 @@ def source_of(path: str) -> str:
             "the lane gives recovery the true ends there",
         ),
         ("faust.app.base:App.on_stop", "_stop_consumer", "the lane commits before that"),
+        (
+            f"{COORDINATOR}._heartbeat_routine",
+            "self._do_heartbeat()",
+            "the lane's lease is renewed there",
+        ),
+        (
+            f"{COORDINATOR}._do_heartbeat",
+            "self.request_rejoin()",
+            "the lane tells a rebalance by that",
+        ),
+        (f"{COORDINATOR}.request_rejoin", "_rejoin_needed_fut", "the lane looks at that future"),
         (f"{CONSUMER}.perform_seek", "_committed_offset", "the lane reads where it begins there"),
         (
             "faust.stores.rocksdb:Store.set_persisted_offset",

@@ -11,8 +11,8 @@ from faust.types import TP
 from model.events import Source
 from model.state import new_rows
 from stream_app.errors import StoreError, TopicError
-from stream_app.lane.commit import Fence
 from stream_app.lane.compute import check_rows
+from stream_app.lane.fence import Fence
 from stream_app.lane.journal import JournalEntry
 from stream_app.lane.merge import NO_MAXIMA
 from stream_app.lane.takeover import check_counts, check_journal, take_over
