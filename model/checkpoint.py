@@ -103,6 +103,7 @@ class Checkpoint:
     version       short hash of weights, statistics and settings, as outputs name it
     number        32 bits of a hash of what rows depend on, as rows carry it
     horizon_s     length of the predicted window in seconds
+    state_ttl_s   seconds without an event after which a user's state starts anew, None for never
     """
 
     version: str
@@ -115,6 +116,7 @@ class Checkpoint:
     horizon_s: int
     recommend_every: int = 5
     top_k: int = 10
+    state_ttl_s: int | None = None
 
     @property
     def hidden(self) -> int:

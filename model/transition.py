@@ -24,6 +24,8 @@ from model.interests import Fields
 from model.ranking import Recommendations
 from model.state import HASHES, NO_SLOT, RECENT, UNIT_FLAG, StateBatch, new_rows, opaque
 
+KNOWN_OF_INPUT = ("offset", "epoch", "partitions", "event_hash", "events", "last_time_ms")
+"""Fields of a row that tell which events it has applied; they outlive the state."""
 HIDDEN_LIMIT = 60_000.0
 """The cell state is kept within what float16 can hold."""
 
@@ -134,19 +136,22 @@ def _restart_foreign_rows(fields: Fields, user: np.ndarray, checkpoint: Checkpoi
     Their hidden state and category indices mean nothing under this checkpoint.
     """
     foreign = user[(fields["checkpoint"][user] != checkpoint.number) & (fields["steps"][user] > 0)]
-    if len(foreign):
-        blank = new_rows(1, checkpoint.hidden)
-        for name, values in fields.items():
-            if name not in (
-                "offset",
-                "epoch",
-                "partitions",
-                "event_hash",
-                "events",
-                "last_time_ms",
-            ):
-                values[foreign] = blank[name][0]
+    _blank(fields, foreign, checkpoint.hidden, KNOWN_OF_INPUT)
     fields["checkpoint"][user] = checkpoint.number
+
+
+def _expire(fields: Fields, user: np.ndarray, checkpoint: Checkpoint) -> None:
+    """Rows start anew whose user was away for longer than the time to live."""
+    _blank(fields, user, checkpoint.hidden, (*KNOWN_OF_INPUT, "checkpoint"))
+
+
+def _blank(fields: Fields, rows: np.ndarray, hidden: int, kept: tuple[str, ...]) -> None:
+    if len(rows) == 0:
+        return
+    blank = new_rows(1, hidden)
+    for name, values in fields.items():
+        if name not in kept:
+            values[rows] = blank[name][0]
 
 
 def _note_offsets(fields: Fields, events: EventBatch, source: Source) -> None:
@@ -211,6 +216,11 @@ def _apply(
         return none, np.zeros(0, dtype), none, none, np.zeros(0, dtype)
     plan = schedule(fields, steps)
     steps = steps.take(plan.order)
+    expires = np.zeros(len(steps), dtype=bool)
+    if checkpoint.state_ttl_s is not None:
+        expires = plan.gap_s > checkpoint.state_ttl_s
+        plan.gap_s[expires] = 0
+    fresh = np.zeros(len(fields["steps"]), dtype=bool)
     features = encode(steps, plan.clock_ms, plan.gap_s, checkpoint)  # (N, H)
     pending = np.zeros(len(fields["steps"]), dtype=bool)
     alarms: list[tuple[np.ndarray, StateBatch]] = []
@@ -218,6 +228,9 @@ def _apply(
     for index in plan.rounds:
         user = steps.user[index]
         time_s = plan.clock_ms[index] // 1000
+        if expires[index].any():
+            _expire(fields, user[expires[index]], checkpoint)
+            fresh[user[expires[index]]] = True
         _step_hidden(fields, user, features[index], checkpoint)
         slot = step_interests(fields, steps, index, time_s, plan.gap_s[index], pending, checkpoint)
         step_recent(fields, steps, index, time_s, slot)
@@ -235,7 +248,10 @@ def _apply(
             if alarmed.any():
                 alarms.append((plan.order[at[alarmed]], whole[rows[alarmed]]))
                 drift.restart(fields, rows[alarmed], time_s[ended][alarmed])
-        trigger = _trigger(fields, rows, steps.event_type[at], alarmed, checkpoint.recommend_every)
+        first = fresh[rows] | (fields["events"][rows] == 1)
+        fresh[rows] = False
+        every = checkpoint.recommend_every
+        trigger = _trigger(fields, rows, steps.event_type[at], alarmed, first, every)
         emits = np.flatnonzero(trigger >= 0)
         if len(emits):
             fields["since_recommendation"][rows[emits]] = 0
@@ -349,14 +365,19 @@ def _end_event(fields: Fields, user: np.ndarray, event_hash: np.ndarray) -> None
 
 
 def _trigger(
-    fields: Fields, user: np.ndarray, event_type: np.ndarray, alarmed: np.ndarray, every: int
+    fields: Fields,
+    user: np.ndarray,
+    event_type: np.ndarray,
+    alarmed: np.ndarray,
+    first: np.ndarray,
+    every: int,
 ) -> np.ndarray:
     """Trigger of each row after an event, -1 for none: a function of the row and its event."""
     trigger = np.full(len(user), -1)
     trigger[fields["since_recommendation"][user] >= every] = Trigger.INTERVAL
     trigger[alarmed] = Trigger.DRIFT
     trigger[event_type == EventType.PURCHASE] = Trigger.PURCHASE
-    trigger[fields["events"][user] == 1] = Trigger.FIRST_EVENT
+    trigger[first] = Trigger.FIRST_EVENT
     return trigger
 
 

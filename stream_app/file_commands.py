@@ -18,7 +18,8 @@ from model.simulation import ShopSettings, simulate, truth_path, write_simulated
 from model.tables import write_table
 from model.training import TrainingConfig, train
 from stream_app.errors import UsageError
-from stream_app.terminal import console, parse_duration, parse_time, stages
+from stream_app.terminal import console, stages
+from stream_app.times import parse_duration, parse_time
 
 DataOption = Annotated[Path, typer.Option(help="Event log: .parquet, .csv or .jsonl.")]
 OutOption = Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl.")]

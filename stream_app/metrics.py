@@ -110,6 +110,14 @@ class Metrics:
         self.rows_written_total = Counter(
             "interest_rows_written_total", "Rows written to the store.", registry=registry
         )
+        self.expired_rows_total = Counter(
+            "interest_expired_rows_total",
+            "Rows deleted because their users were away for longer than the time to live.",
+            registry=registry,
+        )
+        self.erased_users_total = Counter(
+            "interest_erased_users_total", "Users erased on request.", registry=registry
+        )
         self.foreign_rows_total = Counter(
             "interest_foreign_rows_total",
             "Rows of another worker in the changelog that were put right.",

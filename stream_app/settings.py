@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from stream_app.errors import SettingsError
+from stream_app.errors import SettingsError, UsageError
 from stream_app.security import (
     Mechanism,
     Protocol,
@@ -26,6 +26,7 @@ from stream_app.security import (
     faust_credentials,
     kafka_python_security,
 )
+from stream_app.times import parse_duration
 
 if TYPE_CHECKING:
     from faust.types.auth import CredentialsT
@@ -55,6 +56,17 @@ def _not_dots(value: str) -> str:
     return value
 
 
+def _check_duration(value: str) -> str:
+    try:
+        seconds = parse_duration(value)
+    except UsageError as error:
+        raise ValueError(str(error).rstrip(".")) from None
+    if seconds >= 2**32:
+        raise ValueError("it lasts longer than 136 years")
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_check_duration)]
 Servers = Annotated[str, AfterValidator(_check_servers)]
 Topic = Annotated[str, Field(pattern=TOPIC_NAME), AfterValidator(_not_dots)]
 
@@ -116,6 +128,7 @@ class Settings(BaseSettings):
     session_timeout_s: float = Field(default=10.0, ge=1.0, le=3600.0)
     rebalance_timeout_s: float = Field(default=10.0, ge=1.0, le=3600.0)
     heartbeat_s: float = Field(default=1.0, gt=0.0, le=1200.0)
+    state_ttl: Duration | None = None
     standby_replicas: int = Field(default=0, ge=0, le=16)
     commit_interval_s: float = Field(default=1.0, gt=0.0, le=3600.0)
     shutdown_timeout_s: float = Field(default=8.0, gt=0.0, le=3600.0)
@@ -153,6 +166,7 @@ class Settings(BaseSettings):
         "kafka_key_password",
         "kafka_key_password_file",
         "checkpoint",
+        "state_ttl",
         mode="before",
     )
     @classmethod
@@ -248,6 +262,16 @@ class Settings(BaseSettings):
     def journal_topic(self) -> str:
         """The journal of the batches' end offsets."""
         return f"{self.app_id}-journal"
+
+    @property
+    def control_topic(self) -> str:
+        """The topic of requests to the lane, such as the erasure of a user."""
+        return f"{self.app_id}-control"
+
+    @property
+    def state_ttl_s(self) -> int | None:
+        """Seconds without an event after which a row expires, None for never."""
+        return None if self.state_ttl is None else parse_duration(self.state_ttl)
 
     def security(self) -> Security:
         """What a connection to the brokers needs; reads the secret files.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import UUID
 
 from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -113,6 +115,27 @@ def check(settings: Settings) -> list[Finding]:
     return findings
 
 
+def epochs(settings: Settings) -> tuple[int, int, int]:
+    """Per input topic a number of 32 bits that changes when the topic is made anew.
+
+    It is a hash of the topic's id; 0 where the broker gives topics no id.
+
+    Raises:
+        BrokerError: no broker answers.
+    """
+    with _admin(settings) as admin:
+        ids = {topic["name"]: topic.get("topic_id") for topic in admin.describe_topics()}
+    a, b, c = (_epoch(ids.get(name)) for name in settings.input_topics)
+    return a, b, c
+
+
+def _epoch(topic_id: str | None) -> int:
+    if topic_id is None or not UUID(str(topic_id)).int:
+        return 0
+    digest = hashlib.sha256(UUID(str(topic_id)).bytes).digest()
+    return int.from_bytes(digest[:4], "little") or 1
+
+
 def delete(settings: Settings) -> None:
     """Delete the topics and the consumer group, with all they hold. For tests.
 
@@ -136,6 +159,7 @@ def _topics(settings: Settings) -> list[_Topic]:
         _Topic(settings.dead_letters_topic, "delete"),
         _Topic(settings.changelog_topic, "compact"),
         _Topic(settings.journal_topic, "delete"),
+        _Topic(settings.control_topic, "compact"),
     ]
 
 

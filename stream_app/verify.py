@@ -14,14 +14,24 @@ import numpy as np
 
 from model.checkpoint import Checkpoint
 from model.events import EventBatch, EventType, Source
-from model.state import StateBatch, pack, unpack
+from model.state import StateBatch, unpack
 from model.transition import transition
 from stream_app import outputs as output_messages
+from stream_app import topics
 from stream_app.events import Event, OutputKind, decode_batch, output_id
 from stream_app.lane.assemble import assemble
-from stream_app.lane.journal import merge_along, read_journal
+from stream_app.lane.erasure import is_done, marker_of
+from stream_app.lane.journal import JournalEntry, merge_along, read_journal
 from stream_app.lane.merge import NEVER
 from stream_app.lane.reading import read_records
+from stream_app.lane.stored_rows import (
+    Markers,
+    begin,
+    end,
+    has_expired,
+    is_marker,
+    user_hash,
+)
 from stream_app.settings import Settings
 
 BATCH_EVENTS = 4000
@@ -33,12 +43,16 @@ class OfflineRun:
     """What the offline transition gives for one partition.
 
     rows          row of each user
+    markers       what is left of the users who were erased
+    swept_ms      rows whose last event is older have expired
     outputs       id -> value of every drift event and recommendation
     duplicates    events recognised as repeats
     dead_letters  refused records by reason
     """
 
     rows: dict[str, bytes] = field(default_factory=dict)
+    markers: Markers = field(default_factory=dict)
+    swept_ms: int = NEVER
     outputs: dict[str, bytes] = field(default_factory=dict)
     events: int = 0
     duplicates: int = 0
@@ -92,36 +106,74 @@ def replay_partition(
         times.append(
             np.array([NEVER if e is None else e.timestamp_ms for e in decoded], dtype=np.int64)
         )
-    entries = read_journal(settings, partition)
+    known = topics.epochs(settings)
+    entries = [entry.under(known) for entry in read_journal(settings, partition)]
     order = merge_along(entries, offsets, times)
-    chosen = [
-        (events[t][i], t, int(offsets[t][i]))
-        for t, i in zip(order.topic.tolist(), order.index.tolist(), strict=True)
-        if events[t][i] is not None
-    ]
-    source = Source(entries[-1].epochs if entries else (0, 0, 0), settings.partitions)
-    for start in range(0, len(chosen), BATCH_EVENTS):
-        _apply(run, chosen[start : start + BATCH_EVENTS], source, settings, checkpoint, partition)
+    records = list(zip(order.topic.tolist(), order.index.tolist(), strict=True))
+    bounds = np.searchsorted(order.entry, np.arange(len(entries) + 1)).tolist()
+    waiting: list[Applied] = []
+    for number, entry in enumerate(entries):
+        for t, i in records[bounds[number] : bounds[number + 1]]:
+            event = events[t][i]
+            if event is not None:
+                waiting.append((event, t, int(offsets[t][i])))
+        following = entries[number + 1] if number + 1 < len(entries) else None
+        if following is None or not _go_together(entry, following) or len(waiting) >= BATCH_EVENTS:
+            _apply(run, waiting, entry, settings, checkpoint, partition)
+            waiting = []
+        if entry.is_erasure:
+            _erase(run, entry)
+        run.swept_ms = entry.swept_ms
+    for user, row in list(run.rows.items()):
+        if has_expired(row, run.swept_ms, checkpoint.hidden):
+            del run.rows[user]
     return run
+
+
+Applied = tuple[Event, int, int]
+"""An event, its EventType and its offset."""
+
+
+def _go_together(entry: JournalEntry, following: JournalEntry) -> bool:
+    """Whether two batches may be applied as one: a row does not depend on where they are cut."""
+    return (
+        not entry.is_erasure
+        and not following.is_erasure
+        and entry.swept_ms == following.swept_ms
+        and entry.epochs == following.epochs
+    )
+
+
+def _erase(run: OfflineRun, entry: JournalEntry) -> None:
+    if is_done(entry, run.markers):
+        return
+    for user in [user for user in run.rows if user_hash(user) == entry.erased]:
+        del run.rows[user]
+    run.markers[entry.erased] = marker_of(entry, 0)
 
 
 def _apply(
     run: OfflineRun,
-    batch: list[tuple[Event | None, int, int]],
-    source: Source,
+    batch: list[Applied],
+    entry: JournalEntry,
     settings: Settings,
     checkpoint: Checkpoint,
     partition: int,
 ) -> None:
+    if not batch:
+        return
     made = assemble(
-        [event for event, _, _ in batch if event is not None],
+        [event for event, _, _ in batch],
         np.array([t for _, t, _ in batch], dtype=np.int64),
         np.array([offset for _, _, offset in batch], dtype=np.int64),
         checkpoint.vocabulary,
     )
-    states = unpack([run.rows.get(user) for user in made.users], checkpoint.hidden)
-    moved, out = transition(states, made.steps, source, checkpoint)
-    run.rows.update(zip(made.users, pack(moved), strict=True))
+    values = [run.rows.get(user) for user in made.users]
+    begun = begin(made.users, values, run.markers, entry.swept_ms, checkpoint.hidden)
+    source = Source(entry.epochs, entry.partitions)
+    moved, out = transition(begun.states, made.steps, source, checkpoint)
+    keys, rows = end(begun, [user.encode() for user in made.users], moved)
+    run.rows.update(zip((key.decode() for key in keys), rows, strict=True))
     run.events += len(batch)
     run.duplicates += int(out.duplicate[made.steps.line == 0].sum())
     encoded = output_messages.encode(
@@ -148,21 +200,31 @@ def _note(
         run.outputs[output_id(kind, topic, partition, int(steps.offset[step]))] = value
 
 
+def stored_values(settings: Settings, partition: int) -> dict[bytes, bytes]:
+    """The last value of every key in a partition of the changelog: rows and markers."""
+    values: dict[bytes, bytes] = {}
+    for record in read_records(settings, settings.changelog_topic, partition):
+        if record.value is None:
+            values.pop(record.key, None)
+        else:
+            values[record.key] = record.value
+    return values
+
+
 def stored_rows(settings: Settings, partition: int) -> dict[str, bytes]:
     """The last row of every user in a partition of the changelog."""
-    rows: dict[str, bytes] = {}
-    for record in read_records(settings, settings.changelog_topic, partition):
-        key = record.key.decode()
-        if record.value is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = record.value
-    return rows
+    values = stored_values(settings, partition)
+    return {key.decode(): value for key, value in values.items() if not is_marker(key)}
 
 
 def with_worker_settings(checkpoint: Checkpoint, settings: Settings) -> Checkpoint:
-    """The checkpoint with the emission settings of the worker."""
-    return replace(checkpoint, recommend_every=settings.recommend_every, top_k=settings.top_k)
+    """The checkpoint with the worker's settings of what is emitted and what expires."""
+    return replace(
+        checkpoint,
+        recommend_every=settings.recommend_every,
+        top_k=settings.top_k,
+        state_ttl_s=settings.state_ttl_s,
+    )
 
 
 def replay(settings: Settings, checkpoint: Checkpoint, now_ms: int) -> Iterator[OfflineRun]:
@@ -214,5 +276,7 @@ def verify(
         total.events += run.events
         total.duplicates += run.duplicates
         total.dead_letters.update(run.dead_letters)
-        stored.update(stored_rows(settings, partition))
+        for user, row in stored_rows(settings, partition).items():
+            if not has_expired(row, run.swept_ms, checkpoint.hidden):
+                stored[user] = row
     return compare(total.rows, stored, checkpoint.hidden), total

@@ -104,7 +104,10 @@ def build_app(
     app.table = table
     app.settings = settings
     app.checkpoint = checkpoint = replace(
-        checkpoint, recommend_every=settings.recommend_every, top_k=settings.top_k
+        checkpoint,
+        recommend_every=settings.recommend_every,
+        top_k=settings.top_k,
+        state_ttl_s=settings.state_ttl_s,
     )
     app.metrics = Metrics(registry)
     drift = checkpoint.drift
@@ -115,7 +118,8 @@ def build_app(
     app.metrics.follow(app.health, time.monotonic)
     app.health_server = HealthServer(app.health, registry)
     app.lane = Lane(app, table, settings, checkpoint, app.metrics, app.health, app.fail, at_step)
-    source = app.topic(*settings.input_topics, schema=RawBatches(), acks=False)
+    read = (*settings.input_topics, settings.control_topic)
+    source = app.topic(*read, schema=RawBatches(), acks=False)
 
     @app.agent(source, name="lane")
     async def lane(stream: Any) -> None:

@@ -7,9 +7,10 @@ the offsets in the rows tell what was applied, and outputs that come again carry
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from stream_app.control import RECEIPT_HEADER, Erase, Receipt, encode
 from stream_app.dead_letters import DeadLetter
 from stream_app.lane.changelog import Changelog
 from stream_app.lane.fence import Fence
@@ -36,24 +37,34 @@ class Topics:
     recommendations: str
     dead_letters: str
     journal: str
+    control: str
 
 
 @dataclass(frozen=True)
 class Results:
     """What a batch leaves behind.
 
-    drift, recommendations   (key, value) of the outputs
+    drift, recommendations   (key, value) of the outputs; None for a value deletes
     dead_letters             of the records that were no events
-    keys, rows               the rows of all users of the batch, as stored
+    keys, rows               the rows of all users of the batch, as stored; None deletes
     ends                     per input topic, the offset after the batch's last record
     """
 
-    drift: Sequence[tuple[bytes, bytes]]
-    recommendations: Sequence[tuple[bytes, bytes]]
+    drift: Sequence[tuple[bytes, bytes | None]]
+    recommendations: Sequence[tuple[bytes, bytes | None]]
     dead_letters: Sequence[DeadLetter]
     keys: Sequence[bytes]
-    rows: Sequence[bytes]
+    rows: Sequence[bytes | None]
     ends: Triple
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where the last records of a batch stand, -1 where there is none."""
+
+    drift: int = -1
+    recommendations: int = -1
+    changelog: int = -1
 
 
 class Committer:
@@ -72,7 +83,7 @@ class Committer:
         self._sender = sender
         self._rows = rows
         self._changelog = changelog
-        self._topics = topics
+        self.topics = topics
         self._dead_letter_partitions = dead_letter_partitions
         self._metrics = metrics
         self._at_step = at_step
@@ -81,8 +92,15 @@ class Committer:
         """Step 0: the entry of the batch is acknowledged. The batch's outputs come after it."""
         await fence.held()
         self._at_step("before journal")
-        await self._sender.send(self._topics.journal, partition, [(None, entry, NO_HEADERS)])
+        await self._sender.send(self.topics.journal, partition, [(None, entry, NO_HEADERS)])
         self._at_step("after journal")
+
+    async def confirm(self, partition: int, request: Erase, receipt: Receipt, fence: Fence) -> None:
+        """Answer a request of the control topic; compaction then removes it."""
+        await fence.held()
+        headers = [(RECEIPT_HEADER, encode(receipt))]
+        key = request.user_id.encode()
+        await self._sender.send(self.topics.control, partition, [(key, None, headers)])
 
     async def write(
         self,
@@ -90,15 +108,19 @@ class Committer:
         results: Results,
         fence: Fence,
         committable: Callable[[Triple], None],
+        before_offsets: Callable[[Written], Awaitable[None]] | None = None,
     ) -> None:
         """Steps 1 to 4; afterwards the offsets may be committed.
+
+        `before_offsets` is awaited between steps 3 and 4.
 
         Raises:
             Revoked: the partition was taken away; what is not done stays undone.
             WorkerError: a topic refuses writes.
         """
         with self._metrics.time_stage("outputs"):
-            await self._outputs(partition, results, fence)
+            drift, recommendations = await self._outputs(partition, results, fence)
+        reached = -1
         if results.rows:
             async with self._changelog.lock(partition):
                 with self._metrics.time_stage("changelog"):
@@ -106,25 +128,28 @@ class Committer:
                 await fence.held()
                 with self._metrics.time_stage("store"):
                     self._store(partition, results, reached)
+        if before_offsets is not None:
+            await before_offsets(Written(drift, recommendations, reached))
         fence.check()
         self._at_step("before offsets")
         committable(results.ends)
         self._at_step("after offsets")
 
-    async def _outputs(self, partition: int, results: Results, fence: Fence) -> None:
+    async def _outputs(self, partition: int, results: Results, fence: Fence) -> tuple[int, int]:
         """Step 1: outputs and dead letters are acknowledged."""
         await fence.held()
         self._at_step("before outputs")
-        topics, send = self._topics, self._sender.send
+        topics, send = self.topics, self._sender.send
         drift = [(key, value, NO_HEADERS) for key, value in results.drift]
         recommendations = [(key, value, NO_HEADERS) for key, value in results.recommendations]
         letters = [(letter.key, letter.value, letter.headers) for letter in results.dead_letters]
-        await asyncio.gather(
+        of_drift, of_recommendations, _ = await asyncio.gather(
             send(topics.drift, partition, drift),
             send(topics.recommendations, partition, recommendations),
             send(topics.dead_letters, partition % self._dead_letter_partitions, letters),
         )
         self._at_step("after outputs")
+        return of_drift.last, of_recommendations.last
 
     async def _append(self, partition: int, results: Results, fence: Fence) -> int:
         """Step 2: the rows are acknowledged by the changelog; the offset that they reach."""

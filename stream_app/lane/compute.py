@@ -9,7 +9,7 @@ import numpy as np
 
 from model.checkpoint import Checkpoint
 from model.events import Source
-from model.state import StateBatch, pack, unpack
+from model.state import StateBatch
 from model.transition import Outputs, Trigger, transition
 from stream_app.dead_letters import DeadLetter, dead_letter
 from stream_app.errors import StoreError
@@ -17,6 +17,7 @@ from stream_app.lane.assemble import Assembled, assemble
 from stream_app.lane.commit import Results
 from stream_app.lane.merge import TOPICS, Triple
 from stream_app.lane.partition import Batch, Refused
+from stream_app.lane.stored_rows import Markers, begin, end
 from stream_app.lane.table import Rows
 from stream_app.metrics import EVENT_TYPES, Metrics
 from stream_app.outputs import encode
@@ -59,7 +60,7 @@ def compute(
     ends: Triple,
     topics: tuple[str, str, str],
     rows: Rows,
-    source: Source,
+    markers: Markers,
     checkpoint: Checkpoint,
     metrics: Metrics,
     dead_letter_max_bytes: int,
@@ -68,6 +69,7 @@ def compute(
 
     Args:
         ends: end offsets of the input topics, as far as they are known.
+        markers: of the users who were erased.
 
     Raises:
         StoreError: a stored row does not fit the topics.
@@ -79,19 +81,24 @@ def compute(
     with metrics.time_stage("read"):
         assembled = assemble(batch.events, batch.event_type, batch.offset, checkpoint.vocabulary)
         keys = [user.encode() for user in assembled.users]
-        states = unpack(rows.read(partition, keys), checkpoint.hidden)
-        check_rows(states, source, ends, topics, partition)
+        entry = batch.entry
+        begun = begin(
+            assembled.users, rows.read(partition, keys), markers, entry.swept_ms, checkpoint.hidden
+        )
+        source = Source(entry.epochs, entry.partitions)
+        check_rows(begun.states, source, ends, topics, partition)
     with metrics.time_stage("transition"):
-        moved, outputs = transition(states, assembled.steps, source, checkpoint)
+        moved, outputs = transition(begun.states, assembled.steps, source, checkpoint)
     with metrics.time_stage("encode"):
+        kept, stored = end(begun, keys, moved)
         encoded = encode(outputs, assembled.steps, assembled.users, partition, topics, checkpoint)
         results = Results(
             drift=encoded.drift,
             recommendations=encoded.recommendations,
             dead_letters=letters,
-            keys=keys,
-            rows=pack(moved),
-            ends=batch.entry.end,
+            keys=kept,
+            rows=stored,
+            ends=entry.end,
         )
     return Computed(results, batch, _duplicates(assembled, outputs), _triggers(outputs))
 
@@ -114,10 +121,10 @@ def check_rows(
         )
     known = states["epoch"] == np.asarray(source.epochs, dtype=np.uint32)
     highest = np.where(known, states["offset"], -1).max(axis=0)
-    for topic, offset, end in zip(topics, highest.tolist(), ends, strict=True):
-        if offset >= end:
+    for topic, offset, stop in zip(topics, highest.tolist(), ends, strict=True):
+        if offset >= stop:
             raise StoreError(
-                f"{topic} partition {partition} ends at offset {end}, but a stored row holds "
+                f"{topic} partition {partition} ends at offset {stop}, but a stored row holds "
                 f"offset {offset}: the topic was made anew; rebuild the rows under another "
                 "INTEREST_APP_ID."
             )

@@ -30,6 +30,11 @@ class Poll:
     end: int
 
 
+def size_bytes(records: list[Any]) -> int:
+    """Bytes of the values of consumer records."""
+    return sum(record.serialized_value_size for record in records)
+
+
 @dataclass
 class _Held:
     records: int = 0
@@ -64,7 +69,7 @@ class Intake:
         """
         held = self._held.setdefault(tp, _Held())
         held.records += len(records)
-        held.size_bytes += sum(record.serialized_value_size for record in records)
+        held.size_bytes += size_bytes(records)
         if self._is_full(held):
             self._paused.add(tp)
             return True

@@ -5,7 +5,9 @@ journal topic, acknowledged before the outputs of the batch, says which offsets 
 went into the batch and where the running maxima stood. Restart, takeover and `verify` merge along
 these entries.
 
-Layout of a record, little endian, 128 bytes:
+An entry is a batch, or the erasure of a user, which stands between two batches.
+
+Layout of a record, little endian, 160 bytes:
 
 ==========  ==========  ===========================================================================
 version     uint16      1
@@ -18,6 +20,9 @@ maxima      int64 x 3   ... running maximum of the event times before `start`
 after       int64 x 3   ... and before `end`
 epoch       uint32 x 3  ... epoch of the topic
 reserved    uint32      0
+swept_ms    int64       rows whose last event is older have expired before this entry
+control     int64       of an erasure, the offset of its control record; -1 of a batch
+erased      16 bytes    of an erasure, the hash of the user; zero of a batch
 ==========  ==========  ===========================================================================
 
 Writers take turns: when another writer has begun, what an earlier one appends afterwards is stale.
@@ -29,14 +34,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from stream_app.errors import RecoveryError
-from stream_app.lane.merge import TOPICS, Times, Triple, merge
+from stream_app.lane.merge import NEVER, TOPICS, Times, Triple, merge
 from stream_app.lane.reading import read_records
 
 if TYPE_CHECKING:
@@ -44,12 +49,16 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-_LAYOUT = struct.Struct("<HHIQ3q3q3q3q3II")
+BATCH = -1
+"""`control` of an entry that is a batch."""
+NOBODY = bytes(16)
+
+_LAYOUT = struct.Struct("<HHIQ3q3q3q3q3IIqq16s")
 
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """One batch; see the layout above."""
+    """One batch, or the erasure of a user; see the layout above."""
 
     writer: int
     partitions: int
@@ -58,6 +67,33 @@ class JournalEntry:
     maxima: Triple
     after: Triple
     epochs: Triple = (0, 0, 0)
+    swept_ms: int = NEVER
+    control: int = BATCH
+    erased: bytes = NOBODY
+    made_anew: tuple[bool, bool, bool] = (False, False, False)
+    """Per input topic, whether it was made anew since; not in the record, see `under`."""
+
+    @property
+    def is_erasure(self) -> bool:
+        """Whether this is the erasure of a user; its start is its end."""
+        return self.control != BATCH
+
+    def under(self, epochs: Triple) -> JournalEntry:
+        """The entry as it counts for topics of these epochs.
+
+        Of a topic that was made anew since, no record is in it.
+        """
+        a, b, c = (
+            0 not in (old, new) and old != new for old, new in zip(self.epochs, epochs, strict=True)
+        )
+        if not (a or b or c):
+            return self
+        anew = (a, b, c)
+        start = tuple(0 if gone else at for at, gone in zip(self.start, anew, strict=True))
+        end = tuple(0 if gone else at for at, gone in zip(self.end, anew, strict=True))
+        return replace(
+            self, start=cast(Triple, start), end=cast(Triple, end), epochs=epochs, made_anew=anew
+        )
 
     def __len__(self) -> int:
         """Offsets that the batch spans, all topics together."""
@@ -81,8 +117,8 @@ class Order:
 def encode(entry: JournalEntry) -> bytes:
     """The record of an entry."""
     head = (VERSION, entry.partitions, 0, entry.writer)
-    body = (*entry.start, *entry.end, *entry.maxima, *entry.after, *entry.epochs)
-    return _LAYOUT.pack(*head, *body, 0)
+    body = (*entry.start, *entry.end, *entry.maxima, *entry.after, *entry.epochs, 0)
+    return _LAYOUT.pack(*head, *body, entry.swept_ms, entry.control, entry.erased)
 
 
 def decode(value: bytes | None) -> JournalEntry:
@@ -96,14 +132,18 @@ def decode(value: bytes | None) -> JournalEntry:
             "The journal topic holds a record that is no entry of ours; name another topic, or "
             "empty this one while no worker runs."
         )
-    version, partitions, _, writer, *numbers = _LAYOUT.unpack(value)
+    version, partitions, _, writer, *numbers, _, swept_ms, control, erased = _LAYOUT.unpack(value)
     if version != VERSION:
         raise RecoveryError(
             f"The journal topic has entries of version {version} and this program reads version "
             f"{VERSION}; see CHANGELOG.md for what reads them."
         )
-    triples = [cast(Triple, tuple(numbers[i : i + 3])) for i in range(0, 15, 3)]
-    return JournalEntry(writer, partitions, *triples)
+    start, end, maxima, after, epochs = (
+        cast(Triple, tuple(numbers[at : at + 3])) for at in range(0, 15, 3)
+    )
+    return JournalEntry(
+        writer, partitions, start, end, maxima, after, epochs, swept_ms, control, erased
+    )
 
 
 def chain(records: Iterable[JournalEntry]) -> list[JournalEntry]:
@@ -117,20 +157,33 @@ def chain(records: Iterable[JournalEntry]) -> list[JournalEntry]:
         if writer is not None and record.writer != writer:
             superseded.add(writer)
         writer = record.writer
-        while entries and any(
-            end > start for end, start in zip(entries[-1].end, record.start, strict=True)
-        ):
+        while entries and _overlap(entries[-1], record):
             entries.pop()
         entries.append(record)
     return entries
 
 
-def beyond(entries: Sequence[JournalEntry], committed: Triple) -> list[JournalEntry]:
-    """The entries that reach beyond the committed offsets: what has to be replayed along."""
+def _overlap(entry: JournalEntry, later: JournalEntry) -> bool:
+    start = later.start
+    end = entry.under(later.epochs).end
+    return any(stop > at for stop, at in zip(end, start, strict=True))
+
+
+def beyond(
+    entries: Sequence[JournalEntry], committed: Triple, control: int = 0
+) -> list[JournalEntry]:
+    """The entries that reach beyond the committed offsets: what has to be replayed along.
+
+    `control` is the committed offset of the control topic.
+    """
     return [
         entry
         for entry in entries
-        if any(end > offset for end, offset in zip(entry.end, committed, strict=True))
+        if (
+            entry.control >= control
+            if entry.is_erasure
+            else any(end > offset for end, offset in zip(entry.end, committed, strict=True))
+        )
     ]
 
 
@@ -146,7 +199,8 @@ def merge_along(
         offsets: per topic the offsets of its records, rising.
         times: per topic their event times, `merge.NEVER` for a record that is no event.
 
-    Records outside of the entries are not in the order.
+    Records outside of the entries are not in the order. The entries have to be `under` the epochs
+    of the topics that the records are from.
     """
     empty = np.zeros(0, np.int64)
     topics, indices, numbers = [empty], [empty], [empty]

@@ -17,19 +17,28 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.types import TP
 
 from model.checkpoint import Checkpoint
-from model.events import EventType, Source
-from stream_app.errors import InterestStreamError, RecoveryError, WorkerError
+from model.events import EventType
+from stream_app import topics
+from stream_app.errors import (
+    BrokerError,
+    InterestStreamError,
+    RecoveryError,
+    TopicError,
+    WorkerError,
+)
 from stream_app.events import decode_batch
 from stream_app.health import WorkerHealth
 from stream_app.lane.changelog import Changelog
-from stream_app.lane.commit import AtStep, Committer, Topics, no_step
+from stream_app.lane.commit import AtStep, Committer, Topics, Written, no_step
 from stream_app.lane.compute import Computed, compute
+from stream_app.lane.erasure import erase, receipt
 from stream_app.lane.fence import Fence, Lease, Revoked
-from stream_app.lane.intake import Intake, Poll
+from stream_app.lane.intake import Intake, Poll, size_bytes
 from stream_app.lane.journal import encode, topic_name
 from stream_app.lane.merge import Triple
-from stream_app.lane.partition import Batch, Partition
+from stream_app.lane.partition import Batch, Erasure, Partition
 from stream_app.lane.sender import Sender
+from stream_app.lane.sweep import SLICE_ROWS, Sweep
 from stream_app.lane.table import RowTable
 from stream_app.lane.takeover import check_counts, take_over
 from stream_app.lane.topic_reader import reading
@@ -78,16 +87,18 @@ class Lane:
         self._at_step = at_step
         self._rows = RowTable(table)
         self._topics = settings.input_topics
+        self._control_topic = settings.control_topic
         self._event_types = {topic: EventType(i) for i, topic in enumerate(self._topics)}
-        self._source = Source(partitions=settings.partitions)
         self.intake = Intake(settings.max_batch_events, self._resume)
         self.lease = Lease(min(settings.session_timeout_s, settings.rebalance_timeout_s))
         self._partitions: dict[int, Partition] = {}
+        self._sweeps: dict[int, Sweep] = {}
         self._committable: dict[TP, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looks: asyncio.Task[None] | None = None
         self._changelog: Changelog | None = None
         self._committer: Committer | None = None
+        self._epochs: Triple = (0, 0, 0)
         self._fence = Fence(0)
         self._fence.close()
         self._accepting = False
@@ -107,12 +118,17 @@ class Lane:
     def accept(self, tp: TP, poll: Poll) -> None:
         """Take one poll of a topic partition in."""
         partition = self._partitions.get(tp.partition)
-        if partition is not None:  # or else it was revoked on the way
+        if partition is None:  # it was revoked on the way
+            return
+        if tp.topic == self._control_topic:
+            self.intake.take(tp, len(poll.records), size_bytes(poll.records))
+            partition.add_requests(poll.records)
+        else:
             partition.accept(self._event_types[tp.topic], poll)
 
     def is_input(self, topic: str) -> bool:
-        """Whether the topic is one of the three input topics."""
-        return topic in self._event_types
+        """Whether the lane reads the topic: one of the three input topics, or the control topic."""
+        return topic in self._event_types or topic == self._control_topic
 
     def committable(self) -> Mapping[TP, int]:
         """Per topic partition, the offset after the last record that is wholly applied."""
@@ -130,6 +146,10 @@ class Lane:
         self._metrics.stage_seconds.labels("commit").observe(self._now() - self._commit_began)
         left = self._applied_events - self._applied_at_commit
         self._health.committed(self._now(), still_uncommitted=left)
+        for partition in self._partitions.values():
+            sweep = self._sweeps.get(partition.number)
+            if sweep is not None and sweep.committed():
+                partition.arrived.set()
 
     async def finish(self) -> None:
         """Let the batches in flight end, abandon them after a while, and begin no other."""
@@ -154,6 +174,7 @@ class Lane:
             (tp.topic, tp.partition) for p in self._partitions.values() for tp in p.tps
         )
         self._partitions.clear()
+        self._sweeps.clear()
         self._committable.clear()
         self.intake.forget()
 
@@ -208,15 +229,21 @@ class Lane:
     async def _begin(self, fence: Fence) -> None:
         consumer = self._app.consumer
         assigned = {tp for tp in consumer.assignment() if self.is_input(tp.topic)}
-        self._health.assign((tp.topic, tp.partition) for tp in assigned)
+        self._health.assign(
+            (tp.topic, tp.partition) for tp in assigned if tp.topic != self._control_topic
+        )
         if assigned:
             if self._committer is None:
                 self._committer = await self._new_committer()
             await consumer.heartbeat()
-            started = await take_over(self._app, self._settings, assigned, fence)
+            self._epochs = await self._read_epochs()
+            started = await take_over(self._app, self._settings, assigned, fence, self._epochs)
             fence.check()
             assert self._changelog is not None
             self._changelog.begin({number: self._rows.next_offset(number) for number in started})
+            for number, partition in started.items():
+                partition.markers = self._rows.markers(number)
+                self._sweeps[number] = Sweep(partition.swept_ms, self._checkpoint.hidden)
             self._looks = asyncio.create_task(self._guard(self._look_again(fence)))
             self._partitions = started
             for partition in started.values():
@@ -228,15 +255,16 @@ class Lane:
     async def _new_committer(self) -> Committer:
         producer = self._app.producer._ensure_producer()
         settings = self._settings
-        topics = Topics(
+        out = Topics(
             drift=settings.drift_topic,
             recommendations=settings.recommendations_topic,
             dead_letters=settings.dead_letters_topic,
             journal=topic_name(settings),
+            control=settings.control_topic,
         )
-        equal = (*self._topics, topics.drift, topics.recommendations)
-        await check_counts(producer, settings, (*equal, settings.changelog_topic, topics.journal))
-        letters = len(await producer.partitions_for(topics.dead_letters))
+        equal = (*self._topics, out.drift, out.recommendations, out.control, out.journal)
+        await check_counts(producer, settings, (*equal, settings.changelog_topic))
+        letters = len(await producer.partitions_for(out.dead_letters))
         sender = Sender(producer)
         self._changelog = Changelog(
             sender,
@@ -247,7 +275,7 @@ class Lane:
             self._metrics.foreign_rows_total.inc,
         )
         return Committer(
-            sender, self._rows, self._changelog, topics, letters, self._metrics, self._at_step
+            sender, self._rows, self._changelog, out, letters, self._metrics, self._at_step
         )
 
     async def _read_changelog(self, partition: int, since: int) -> tuple[list[Any], int]:
@@ -262,12 +290,25 @@ class Lane:
             await asyncio.sleep(self._settings.session_timeout_s)
             fence.check()
             try:
+                self._check_epochs(await self._read_epochs())
                 async with reading(self._app, self._settings.changelog_topic) as reader:
                     ends = await reader.ends(self._partitions)
                 for partition, end in ends.items():
                     await self._changelog.look(partition, end, fence)
-            except RecoveryError as error:  # the broker is away: there will be another look
-                logger.warning("The changelog cannot be looked at now: %s", error)
+            except (BrokerError, RecoveryError) as error:  # there will be another look
+                logger.warning("The topics cannot be looked at now: %s", error)
+
+    async def _read_epochs(self) -> Triple:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, topics.epochs, self._settings)
+
+    def _check_epochs(self, epochs: Triple) -> None:
+        for topic, old, new in zip(self._topics, self._epochs, epochs, strict=True):
+            if old != new:
+                raise TopicError(
+                    f"{topic} was made anew while the worker ran; start the worker again, it "
+                    "begins the topic at its first record and keeps the rows."
+                )
 
     async def _serve(self, partition: Partition) -> None:
         settings = self._settings
@@ -283,8 +324,11 @@ class Lane:
             self._busy_s += self._now() - began
             if isinstance(found, Batch):
                 await self._apply(partition, found)
+                await self._sweep(partition)
                 await asyncio.sleep(0)
-            else:
+            elif isinstance(found, Erasure):
+                await self._erase(partition, found)
+            elif not await self._sweep(partition):
                 self._want(partition)
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(partition.arrived.wait(), found)
@@ -307,9 +351,9 @@ class Lane:
 
     async def _apply(self, partition: Partition, batch: Batch) -> None:
         assert self._committer is not None
-        for tp, (records, size_bytes) in zip(partition.tps, batch.sizes, strict=True):
+        for tp, (records, size) in zip(partition.tps, batch.sizes, strict=True):
             if records:
-                self.intake.take(tp, records, size_bytes)
+                self.intake.take(tp, records, size)
         journal: asyncio.Task[None] | None = None
         if not batch.replayed:
             journal = asyncio.create_task(
@@ -345,13 +389,76 @@ class Lane:
             partition.ends,
             self._topics,
             self._rows,
-            self._source,
+            partition.markers,
             self._checkpoint,
             self._metrics,
             self._settings.dead_letter_max_bytes,
         )
         self._busy_s += self._now() - began
         return computed
+
+    async def _erase(self, partition: Partition, erasure: Erasure) -> None:
+        """Erase a user: journal, tombstones, marker, receipt, and then the request's offset."""
+        assert self._committer is not None
+        entry, request = erasure.entry, erasure.request
+        control = TP(self._control_topic, partition.number)
+        if request is None:  # its receipt has been written
+            self._committable[control] = erasure.offset + 1
+            return
+        if not erasure.replayed:
+            await self._committer.journal(partition.number, encode(entry), partition.fence)
+        partition.fence.check()
+        had_row = self._rows.read(partition.number, [request.user_id.encode()]) != [None]
+        erased = erase(entry, request, partition.markers)
+
+        async def confirm(written: Written) -> None:
+            assert self._committer is not None
+            partition.markers[entry.erased] = erased.marker
+            settings, made = self._settings, self._committer.topics
+            done = receipt(
+                request,
+                partition.number,
+                had_row,
+                erased.marker,
+                self._topics,
+                made,
+                settings.changelog_topic,
+                written,
+            )
+            await self._committer.confirm(partition.number, request, done, partition.fence)
+
+        def committable(ends: Triple) -> None:
+            self._committable[control] = erasure.offset + 1
+
+        await self._committer.write(
+            partition.number, erased.results, partition.fence, committable, confirm
+        )
+        self._metrics.erased_users_total.inc()
+
+    async def _sweep(self, partition: Partition) -> bool:
+        """Delete a slice of the rows that have expired; whether there are more to look at."""
+        assert self._changelog is not None
+        sweep = self._sweeps.get(partition.number)
+        if sweep is None:
+            return False
+        sweep.note(partition.swept_ms)
+        if sweep.is_done:
+            return False
+        found = self._rows.after(partition.number, sweep.position, SLICE_ROWS)
+        committed = self._app.consumer._committed_offset
+        keys = sweep.next_expired(
+            found, [committed[tp] or 0 for tp in partition.tps], partition.epochs
+        )
+        if keys:
+            gone: list[bytes | None] = [None] * len(keys)
+            async with self._changelog.lock(partition.number):
+                await partition.fence.held()
+                fence = partition.fence
+                reached = await self._changelog.append(partition.number, keys, gone, fence)
+                await fence.held()
+                self._rows.write(partition.number, keys, gone, reached)
+            self._metrics.expired_rows_total.inc(len(keys))
+        return not sweep.is_done
 
     def _highwaters(self, partition: Partition) -> list[int | None]:
         consumer = self._app.consumer

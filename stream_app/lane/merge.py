@@ -42,6 +42,12 @@ class Cut:
     taken: Triple
     maxima: Triple
 
+    @classmethod
+    def none(cls, maxima: Triple) -> Cut:
+        """No record at all."""
+        nothing = np.zeros(0, np.int64)
+        return cls(nothing, nothing, (0, 0, 0), maxima)
+
     def __len__(self) -> int:
         return len(self.topic)
 

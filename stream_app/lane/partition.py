@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,18 @@ import numpy.typing as npt
 from faust.types import TP
 
 from model.events import EventType
+from stream_app.control import Erase, decode_request
 from stream_app.errors import WorkerError
 from stream_app.events import Event, Rejection
 from stream_app.lane.fence import Fence
 from stream_app.lane.intake import Poll
 from stream_app.lane.journal import JournalEntry
-from stream_app.lane.merge import NEVER, TOPICS, Cut, Triple, awaited, merge
+from stream_app.lane.merge import NEVER, NO_MAXIMA, TOPICS, Cut, Triple, awaited, merge
+from stream_app.lane.stored_rows import Markers, user_hash
 
 Ints = npt.NDArray[np.int64]
+
+EXPIRE_PARTS = 16
 
 
 @dataclass
@@ -109,6 +113,42 @@ class Batch:
     sizes: list[tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class Erasure:
+    """A user who is to be erased between two batches.
+
+    offset     of the request in the control topic
+    request    None when its record is gone, because its receipt has been written
+    entry      what the journal says of it
+    replayed   the entry stands in the journal already
+    """
+
+    offset: int
+    request: Erase | None
+    entry: JournalEntry
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the lane begins with a partition.
+
+    start      offset of the first record to apply, per topic
+    maxima     running maxima of the event times before `start`
+    replay     entries of the journal that reach beyond `start`
+    control    offset of the first request of the control topic
+    swept_ms   rows whose last event is older have expired
+    epochs     of the input topics
+    """
+
+    start: Triple
+    maxima: Triple = NO_MAXIMA
+    replay: Sequence[JournalEntry] = ()
+    control: int = 0
+    swept_ms: int = NEVER
+    epochs: Triple = (0, 0, 0)
+
+
 class Partition:
     """What waits of the three topics of one partition, and how far they are applied.
 
@@ -116,10 +156,9 @@ class Partition:
         number: the partition.
         topics: the input topics by `EventType`.
         fence: the assignment under which the partition is worked on.
-        start: offset of the first record to apply, per topic.
-        maxima: running maxima of the event times before `start`.
-        replay: entries of the journal that reach beyond `start`.
+        origin: where the lane begins.
         writer, partitions: go into the journal entries, see journal.py.
+        ttl_ms: age at which rows expire, None for never.
     """
 
     def __init__(
@@ -127,22 +166,28 @@ class Partition:
         number: int,
         topics: tuple[str, str, str],
         fence: Fence,
-        start: Triple,
-        maxima: Triple,
-        replay: Sequence[JournalEntry],
+        origin: Origin,
         writer: int,
         partitions: int,
+        ttl_ms: int | None = None,
     ) -> None:
+        start = origin.start
         self.number = number
         self.tps = tuple(TP(topic, number) for topic in topics)
         self.fence = fence
+        self.markers: Markers = {}
+        self.requests: deque[tuple[int, Erase]] = deque()
+        self.control = origin.control
+        self.epochs = origin.epochs
+        self.swept_ms = origin.swept_ms
         self.inbox: list[tuple[EventType, Poll]] = []
         self.arrived = asyncio.Event()
         self.pending = [Pending.at(offset) for offset in start]
         self.position = start
         self.ends = start
-        self.replay = deque(replay)
-        self._maxima = maxima
+        self.replay = deque(origin.replay)
+        self._maxima = origin.maxima
+        self._ttl_ms = ttl_ms
         self._writer = writer
         self._partitions = partitions
         self._given_up = [False] * TOPICS
@@ -164,13 +209,22 @@ class Partition:
         self.pending[topic].add(poll, events, rejections)
         self._given_up[topic] = False
 
+    def add_requests(self, records: Sequence[Any]) -> None:
+        """Take records of the control topic in."""
+        for record in records:
+            request = decode_request(record.value)
+            if request is not None:
+                self.requests.append((record.offset, request))
+            self.control = record.offset + 1
+        self.arrived.set()
+
     def note_ends(self, ends: Sequence[int | None]) -> None:
         """Note the offset that each topic's next record will get; ends never fall."""
         a, b, c = (max(old, new or 0) for old, new in zip(self.ends, ends, strict=True))
         self.ends = (a, b, c)
 
-    def next_batch(self, now: float, wait_s: float, limit: int) -> Batch | float | None:
-        """The next batch; or how many seconds to wait for records, None when as long as it takes.
+    def next_batch(self, now: float, wait_s: float, limit: int) -> Batch | Erasure | float | None:
+        """What comes next; or how many seconds to wait for records, None when as long as it takes.
 
         Args:
             now: a clock in seconds that stands still while nothing could arrive.
@@ -179,6 +233,11 @@ class Partition:
         """
         while self.replay:
             entry = self.replay[0]
+            if entry.is_erasure:
+                if self.control <= entry.control:
+                    return None
+                self.replay.popleft()
+                return self._erasure_again(entry)
             short = [p.next_offset < end for p, end in zip(self.pending, entry.end, strict=True)]
             if any(short):
                 return None
@@ -188,14 +247,23 @@ class Partition:
                 for p, end in zip(self.pending, entry.end, strict=True)
             ]
             times = [p.times[:stop] for p, stop in zip(self.pending, stops, strict=True)]
-            self._maxima = entry.after
+            self._maxima, self.swept_ms = entry.after, entry.swept_ms
             if sum(stops):
                 return self._take(merge(times, entry.maxima), entry)
+        if self.requests:
+            offset, request = self.requests.popleft()
+            here = replace(
+                self._entry(Cut.none(self._maxima)),
+                control=offset,
+                erased=user_hash(request.user_id),
+            )
+            return Erasure(offset, request, here, replayed=False)
         cut = self._merge(limit)
         if len(cut):
             self._waits_since = None
             entry = self._entry(cut)
             self._maxima = cut.maxima
+            self._expire()
             return self._take(cut, entry, replayed=False)
         if not any(map(len, self.pending)):
             self._waits_since = None
@@ -219,8 +287,30 @@ class Partition:
             for pending, taken, position in zip(self.pending, cut.taken, self.position, strict=True)
         )
         return JournalEntry(
-            self._writer, self._partitions, self.position, (a, b, c), self._maxima, cut.maxima
+            self._writer,
+            self._partitions,
+            self.position,
+            (a, b, c),
+            self._maxima,
+            cut.maxima,
+            self.epochs,
+            self.swept_ms,
         )
+
+    def _erasure_again(self, entry: JournalEntry) -> Erasure:
+        """An erasure of the journal, with its request if that is still there."""
+        request = None
+        if self.requests and self.requests[0][0] == entry.control:
+            _, request = self.requests.popleft()
+        return Erasure(entry.control, request, entry, replayed=True)
+
+    def _expire(self) -> None:
+        """Let rows expire by event time, a sixteenth of their time to live at once."""
+        if self._ttl_ms is None:
+            return
+        oldest = max(self._maxima) - self._ttl_ms
+        if oldest - self._ttl_ms // EXPIRE_PARTS >= self.swept_ms:
+            self.swept_ms = oldest
 
     def _take(self, cut: Cut, entry: JournalEntry, replayed: bool = True) -> Batch:
         topic, index = cut.topic.tolist(), cut.index.tolist()

@@ -7,12 +7,15 @@ the RocksDB of a partition directly, as Faust's own way costs 75 us a row and ne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import rocksdict
 from faust.stores.rocksdb import RocksDBOptions, Store
 from faust.types import TP
+
+from stream_app.lane.stored_rows import MARKER_PREFIX, Markers, decode_marker
 
 if TYPE_CHECKING:
     from faust.types.tables import CollectionT
@@ -72,6 +75,17 @@ class RowTable:
                 put(key, row)
         put(Store.offset_key, str(changelog_offset).encode())  # as Store.set_persisted_offset
         self._store()._db_for_partition(partition).write(batch)
+
+    def after(self, partition: int, key: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """The first rows and markers at or after a key, by rising keys; at most `count`."""
+        database = self._store()._db_for_partition(partition)
+        found = islice(database.items(from_key=key or None), count + 1)
+        return [(k, value) for k, value in found if k != Store.offset_key][:count]
+
+    def markers(self, partition: int) -> Markers:
+        """The markers of erased users, by the hash of the user."""
+        found = self._store()._db_for_partition(partition).items(from_key=MARKER_PREFIX)
+        return {key[len(MARKER_PREFIX) :]: decode_marker(value) for key, value in found}
 
     def next_offset(self, partition: int) -> int:
         """The changelog offset after the last record that is in the store."""

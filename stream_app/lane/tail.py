@@ -13,13 +13,14 @@ FIRST_LOOK = 512
 
 
 async def read_tails(
-    reader: TopicReader, starts: Mapping[int, Triple]
+    reader: TopicReader, starts: Mapping[int, Triple], epochs: Triple
 ) -> dict[int, list[JournalEntry]]:
     """Per partition, the last entries of the journal, back to its start offsets at least.
 
     Args:
         reader: of the journal topic.
         starts: per partition, the offsets of the input topics that the entries have to reach.
+        epochs: of the input topics; of another epoch, entries count as `JournalEntry.under` says.
 
     Raises:
         RecoveryError: the journal cannot be read, or holds records of another kind.
@@ -30,7 +31,8 @@ async def read_tails(
         first, end = await reader.beginnings(short), await reader.ends(short)
         begin = {number: max(first[number], end[number] - look) for number in short}
         for number, records in (await reader.read(begin))[0].items():
-            tails[number] = chain(decode(record.value) for record in records)
+            entries = chain(decode(record.value) for record in records)
+            tails[number] = [entry.under(epochs) for entry in entries]
             if begin[number] == first[number] or _reaches(tails[number], starts[number]):
                 short.discard(number)
         look *= 2

@@ -5,75 +5,127 @@ Refuses, in one sentence, what would apply events to rows that were made of othe
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from faust.types import TP
 
-from stream_app.errors import StoreError, TopicError
+from stream_app.errors import StoreError, TopicError, WorkerError
 from stream_app.lane.fence import Fence
 from stream_app.lane.journal import JournalEntry, beyond, topic_name
-from stream_app.lane.merge import Triple
-from stream_app.lane.partition import Partition, maxima_after
+from stream_app.lane.merge import NEVER, Triple
+from stream_app.lane.partition import Origin, Partition, maxima_after
 from stream_app.lane.tail import read_tails
 from stream_app.lane.topic_reader import reading
 from stream_app.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 WRITER_BITS = 63
 
 
 async def take_over(
-    app: Any, settings: Settings, assigned: set[TP], fence: Fence
+    app: Any, settings: Settings, assigned: set[TP], fence: Fence, epochs: Triple
 ) -> dict[int, Partition]:
     """The partitions of an assignment, at the offsets that Faust has sought.
+
+    A topic that was made anew since the last batch is begun at its first record.
 
     Args:
         app: the Faust app.
         settings: of the worker.
-        assigned: topic partitions of the input topics.
+        assigned: topic partitions of the input topics and the control topic.
         fence: of the assignment.
+        epochs: of the input topics.
 
     Raises:
         TopicError: a partition is assigned without its like of another input topic.
         StoreError: offsets or rows are of topics that are no longer there.
         RecoveryError: the journal cannot be read.
+        WorkerError: the offsets of a topic that was made anew cannot be committed.
     """
     numbers = sorted({tp.partition for tp in assigned})
-    whole = {TP(topic, number) for number in numbers for topic in settings.input_topics}
+    topics = (*settings.input_topics, settings.control_topic)
+    whole = {TP(topic, number) for number in numbers for topic in topics}
     if whole != assigned:
         raise TopicError(
             "A partition was assigned without its like of the other input topics; give all topics "
             "the same number of partitions."
         )
-    ends = await app.consumer.highwaters(*whole)
-    earliest = await app.consumer.earliest_offsets(*whole)
-    committed = app.consumer._committed_offset
-    starts: dict[int, Triple] = {}
-    for number in numbers:
-        a, b, c = (
-            _start(tp, committed[tp], earliest.get(tp) or 0, ends[tp])
-            for tp in (TP(topic, number) for topic in settings.input_topics)
-        )
-        starts[number] = (a, b, c)
+    consumer = app.consumer
+    ends = await consumer.highwaters(*whole)
+    earliest = {tp: at or 0 for tp, at in (await consumer.earliest_offsets(*whole)).items()}
+    committed: dict[TP, int] = {
+        tp: max(consumer._committed_offset[tp] or 0, earliest.get(tp, 0)) for tp in whole
+    }
+    starts = {number: _of(committed, settings, number) for number in numbers}
     async with reading(app, topic_name(settings)) as reader:
-        tails = await read_tails(reader, starts)
+        tails = await read_tails(reader, starts, epochs)
     writer = secrets.randbits(WRITER_BITS)
-    partitions = {}
-    for number, start in starts.items():
-        check_journal(settings, number, tails[number], ends)
+    ttl_s = settings.state_ttl_s
+    partitions, anew = {}, {}
+    for number, entries in tails.items():
+        anew.update(_made_anew(settings, number, entries, committed, earliest))
+        committed.update(anew)
+        start = _of(committed, settings, number)
+        check_committed(settings, number, start, ends)
+        check_journal(settings, number, entries, ends)
+        control = committed[TP(settings.control_topic, number)]
+        origin = Origin(
+            start,
+            maxima_after(entries, start),
+            beyond(entries, start, control),
+            control,
+            entries[-1].swept_ms if entries else NEVER,
+            epochs,
+        )
         partitions[number] = partition = Partition(
             number,
             settings.input_topics,
             fence,
-            start,
-            maxima_after(tails[number], start),
-            beyond(tails[number], start),
+            origin,
             writer,
             settings.partitions,
+            None if ttl_s is None else ttl_s * 1000,
         )
         partition.note_ends([ends[tp] for tp in partition.tps])
+    for tp, offset in anew.items():
+        logger.warning("%s was made anew and is begun at offset %d", tp.topic, offset)
+        await consumer.seek(tp, offset)
+    if anew and not await consumer.commit_offsets(anew):
+        raise WorkerError(
+            "A topic was made anew, and its new offsets cannot be committed; start the worker "
+            "again."
+        )
     return partitions
+
+
+def _of(offsets: Mapping[TP, int], settings: Settings, number: int) -> Triple:
+    a, b, c = (offsets[TP(topic, number)] for topic in settings.input_topics)
+    return a, b, c
+
+
+def _made_anew(
+    settings: Settings,
+    number: int,
+    entries: Sequence[JournalEntry],
+    committed: Mapping[TP, int],
+    earliest: Mapping[TP, int],
+) -> dict[TP, int]:
+    """The first offset of each topic that was made anew after the last entry of the journal.
+
+    Of such a topic the entries count no record.
+    """
+    if not entries:
+        return {}
+    places = [TP(topic, number) for topic in settings.input_topics]
+    return {
+        tp: earliest.get(tp, 0)
+        for tp, is_anew in zip(places, entries[-1].made_anew, strict=True)
+        if is_anew and committed[tp] != earliest.get(tp, 0)
+    }
 
 
 async def check_counts(producer: Any, settings: Settings, names: Iterable[str]) -> None:
@@ -120,11 +172,16 @@ def check_journal(
             )
 
 
-def _start(tp: TP, committed: int | None, earliest: int, end: int) -> int:
-    """Offset of the first record that is to be applied."""
-    if committed is not None and committed > end:
-        raise StoreError(
-            f"{tp.topic} partition {tp.partition} ends at offset {end}, but {committed} is "
-            "committed: the topic was made anew; start over under another INTEREST_APP_ID."
-        )
-    return max(committed or 0, earliest)
+def check_committed(settings: Settings, number: int, start: Triple, ends: Mapping[TP, int]) -> None:
+    """Refuse committed offsets beyond the end of a topic of which nothing else is known.
+
+    Raises:
+        StoreError: the topic was made anew, and the broker has no topic ids that would say so.
+    """
+    for topic, offset in zip(settings.input_topics, start, strict=True):
+        end = ends[TP(topic, number)]
+        if offset > end:
+            raise StoreError(
+                f"{topic} partition {number} ends at offset {end}, but {offset} is committed: the "
+                "topic was made anew; start over under another INTEREST_APP_ID."
+            )

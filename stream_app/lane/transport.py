@@ -241,6 +241,10 @@ class LaneConsumer(driver.Consumer):
         self.lane.revoked()
         await super().on_partitions_revoked(revoked)
 
+    async def commit_offsets(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit these offsets now, whatever is committed; true when it is done."""
+        return await super()._commit_offsets(offsets)
+
     async def commit_all(self) -> None:
         """Commit all that is applied; what cannot be committed in time is applied again later."""
         try:
@@ -264,9 +268,12 @@ class LaneConsumer(driver.Consumer):
         self, offsets: Mapping[TP, int], start_new_transaction: bool = True
     ) -> bool:
         self.lane.before_commit(offsets)
+        before = {tp: self._committed_offset[tp] for tp in offsets}
         did_commit = await super()._commit_offsets(offsets, start_new_transaction)
         if did_commit:
             self.lane.committed(offsets)
+        else:  # Faust takes them for committed, and would not try again
+            self._committed_offset.update(before)
         return did_commit
 
     def verify_event_path(self, now: float, tp: TP) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stream_app.errors import UsageError
-from stream_app.terminal import parse_duration, parse_time
+from stream_app.times import parse_duration, parse_time
 
 
 def interest_stream(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from model.events import EventType
 from stream_app.events import decode_batch
 from stream_app.lane.fence import Fence
 from stream_app.lane.intake import Poll
-from stream_app.lane.partition import Partition
+from stream_app.lane.partition import Origin, Partition
 from stream_app.lane.sender import Receipt, Record
 
 TOPICS = ("clicks", "searches", "purchases")
@@ -60,12 +60,11 @@ def partition(**changes: Any) -> Partition:
         "number": 0,
         "topics": TOPICS,
         "fence": Fence(1),
-        "start": (0, 0, 0),
-        "maxima": (-(2**63),) * 3,
-        "replay": [],
         "writer": 1,
         "partitions": 1,
     }
+    origin = {key: changes.pop(key) for key in ("start", "maxima", "replay") if key in changes}
+    options["origin"] = Origin(**{"start": (0, 0, 0), **origin})
     return Partition(**{**options, **changes})
 
 

@@ -18,7 +18,7 @@ from stream_app.lane.sender import Receipt, Record, Sender
 from stream_app.metrics import Metrics
 from tests.unit.lane_records import MemoryRows
 
-TOPICS = Topics("drift", "recommendations", "dead-letters", "journal")
+TOPICS = Topics("drift", "recommendations", "dead-letters", "journal", "control")
 ENDS: Triple = (3, 0, 1)
 LETTER = DeadLetter(b"ann", b"{", [("reason", b"invalid_json")])
 RESULTS = Results([(b"ann", b"d")], [(b"ann", b"r")], [LETTER], [b"ann"], [b"row"], ENDS)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from model.checkpoint import Checkpoint
-from model.events import EventType, Source
+from model.events import EventType
 from model.state import unpack
 from stream_app.lane.compute import Computed, compute
 from stream_app.lane.partition import Batch
@@ -61,7 +61,7 @@ class Run:
 
     def apply(self, batch: Batch, ends: tuple[int, int, int]) -> Computed:
         computed = compute(
-            batch, 0, ends, TOPICS, self.store, Source(), self._checkpoint, self._metrics, 900_000
+            batch, 0, ends, TOPICS, self.store, {}, self._checkpoint, self._metrics, 900_000
         )
         results = computed.results
         for _, value in [*results.drift, *results.recommendations]:

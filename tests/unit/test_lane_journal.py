@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,12 +27,12 @@ def test_an_entry_comes_back_as_it_was(
 ) -> None:
     written = JournalEntry(writer, partitions, start, end, maxima, after, (1, 2, 3))
     assert decode(encode(written)) == written
-    assert len(encode(written)) == 128
+    assert len(encode(written)) == 160
 
 
-@given(st.one_of(st.none(), st.binary(max_size=200)))
+@given(st.one_of(st.none(), st.binary(max_size=240)))
 def test_anything_else_is_refused_with_a_sentence(value: bytes | None) -> None:
-    if value is not None and len(value) == 128 and value[:2] == b"\x01\x00":
+    if value is not None and len(value) == 160 and value[:2] == b"\x01\x00":
         return
     with pytest.raises(RecoveryError, match="journal topic"):
         decode(value)
@@ -99,3 +101,34 @@ def test_the_order_along_the_journal_is_the_live_order(
 
 def place(offsets: np.ndarray, count: int) -> int:
     return int(offsets[count - 1]) + 1 if count else 0
+
+
+def test_an_erasure_comes_back_as_it_was() -> None:
+    written = replace(entry((3, 1, 0), (3, 1, 0)), swept_ms=77, control=4, erased=bytes(range(16)))
+    assert decode(encode(written)) == written
+    assert written.is_erasure
+    assert not entry((0, 0, 0), (3, 1, 0)).is_erasure
+
+
+def test_an_erasure_is_replayed_until_its_request_is_committed() -> None:
+    erasure = replace(entry((3, 1, 0), (3, 1, 0)), control=4, erased=bytes(range(16)))
+    entries = [entry((0, 0, 0), (3, 1, 0)), erasure, entry((3, 1, 0), (4, 1, 0))]
+    assert beyond(entries, (3, 1, 0), 4) == entries[1:]
+    assert beyond(entries, (3, 1, 0), 5) == entries[2:]
+
+
+def test_of_a_topic_made_anew_earlier_entries_count_no_record() -> None:
+    old = replace(entry((3, 1, 0), (5, 2, 0)), epochs=(7, 8, 9))
+    assert old.under((7, 8, 9)) is old
+    now = old.under((70, 8, 9))
+    assert (now.start, now.end) == ((0, 1, 0), (0, 2, 0))
+    assert now.made_anew == (True, False, False)
+    assert old.under((0, 0, 0)) is old, "a broker without topic ids tells nothing"
+
+
+def test_entries_of_a_topic_made_anew_do_not_replace_those_before() -> None:
+    before = replace(entry((0, 0, 0), (900, 5, 0)), epochs=(7, 8, 9))
+    after = replace(entry((0, 5, 0), (10, 6, 0)), epochs=(70, 8, 9))
+    assert chain([before, after]) == [before, after]
+    overlapping = replace(entry((0, 4, 0), (10, 6, 0)), epochs=(70, 8, 9))
+    assert chain([before, overlapping]) == [overlapping]

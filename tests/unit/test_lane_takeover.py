@@ -15,10 +15,11 @@ from stream_app.lane.compute import check_rows
 from stream_app.lane.fence import Fence
 from stream_app.lane.journal import JournalEntry
 from stream_app.lane.merge import NO_MAXIMA
-from stream_app.lane.takeover import check_counts, check_journal, take_over
+from stream_app.lane.takeover import check_committed, check_counts, check_journal, take_over
 from stream_app.settings import Settings
 
 SETTINGS = Settings(partitions=4)
+NO_EPOCHS = (0, 0, 0)
 TOPICS = SETTINGS.input_topics
 ENTRY = JournalEntry(1, 4, (0, 0, 0), (5, 2, 0), NO_MAXIMA, NO_MAXIMA)
 
@@ -69,18 +70,17 @@ def test_a_changed_partition_count_is_refused() -> None:
         check_journal(Settings(partitions=8), 1, [ENTRY], ends(5, 2, 0))
 
 
-async def test_a_committed_offset_beyond_the_end_is_refused() -> None:
-    end = ends(5, 2, 0)
-    app = App(Consumer({TP(TOPICS[0], 1): 9}, end))
+def test_a_committed_offset_beyond_the_end_is_refused() -> None:
+    check_committed(SETTINGS, 1, (5, 2, 0), ends(5, 2, 0))
     with pytest.raises(StoreError, match="ends at offset 5, but 9 is committed"):
-        await take_over(app, SETTINGS, set(end), Fence(1))
+        check_committed(SETTINGS, 1, (9, 2, 0), ends(5, 2, 0))
 
 
 async def test_a_partition_without_its_like_is_refused() -> None:
     end = ends(5, 2, 0)
     app = App(Consumer({}, end))
     with pytest.raises(TopicError, match="same number of partitions"):
-        await take_over(app, SETTINGS, {TP(TOPICS[0], 1)}, Fence(1))
+        await take_over(app, SETTINGS, {TP(TOPICS[0], 1)}, Fence(1), NO_EPOCHS)
 
 
 async def test_a_topic_with_another_partition_count_is_refused() -> None:

@@ -34,6 +34,8 @@ def test_every_name_has_the_prefix(registry: CollectorRegistry, metrics: Metrics
         "interest_consumer_lag_events",
         "interest_rows_written",
         "interest_foreign_rows",
+        "interest_expired_rows",
+        "interest_erased_users",
         "interest_dead_letters",
         "interest_drift_events",
         "interest_recommendations",

@@ -226,3 +226,39 @@ def test_warm_up_runs_the_model_once_at_every_block_size(monkeypatch: pytest.Mon
     monkeypatch.setattr(made.network, "step", noted)
     warm_up(made)
     assert sorted(sizes) == list(BLOCK_SIZES)
+
+
+def with_ttl(checkpoint: Checkpoint, seconds: int) -> Checkpoint:
+    return replace(checkpoint, state_ttl_s=seconds)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(1, 900), min_size=1, max_size=20))
+def test_a_state_that_expires_does_not_depend_on_the_cut(
+    checkpoint: Checkpoint, seed: int, sizes: list[int]
+) -> None:
+    log = random_log(seed, 2000, 60, checkpoint, repeats=0.05)
+    gaps = np.diff(np.sort(log.time_ms[log.user == log.user[0]])) // 1000
+    short = with_ttl(checkpoint, int(np.quantile(gaps, 0.8)))
+    whole, whole_outputs = run(log, 60, short, [])
+    cuts = [cut for cut in np.cumsum(sizes).tolist() if cut < len(log)]
+    rows, outputs = run(log, 60, short, cuts)
+    assert_rows_equal(whole, rows)
+    assert decisions(outputs) == decisions(whole_outputs)
+    triggers = [trigger for _, trigger in decisions(outputs)["recommend"]]
+    assert triggers.count(Trigger.FIRST_EVENT) > 60, "states are meant to expire"
+
+
+def test_after_the_time_to_live_a_state_is_that_of_a_new_user(checkpoint: Checkpoint) -> None:
+    short = with_ttl(checkpoint, 100)
+    log = clicks([0, 0, 0, 0], [1, 2, 3, 4])
+    at_s = np.array([0, 10, 111, 120])
+    away = replace(log, time_ms=START_MS + 1000 * at_s)
+    left, _ = run(away, 1, short, [])
+    right, _ = run(away.take(slice(2, 4)), 1, short, [])
+    for name in left.dtype.names or ():
+        if name not in ("event_hash", "events"):
+            np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+    assert left["events"].tolist() == [4]
+    whole, _ = run(away, 1, checkpoint, [])
+    assert whole["steps"].tolist() == [4], "nothing expires without a time to live"

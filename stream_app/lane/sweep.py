@@ -1,0 +1,74 @@
+"""Deletes the rows of users who were away for longer than the time to live, a slice at a time.
+
+That a row has expired is decided by the journal (`swept_ms`): a batch begins such a user anew,
+whether the row is still stored or not. The sweep only takes the bytes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.state import row_dtype
+from stream_app.lane.merge import NEVER, Triple
+from stream_app.lane.stored_rows import is_marker
+
+SLICE_ROWS = 2000
+"""Looked at between two batches: some milliseconds."""
+
+
+class Sweep:
+    """How far the rows of one partition are swept.
+
+    Args:
+        swept_ms: rows whose last event is older have expired.
+        hidden: hidden size of the rows.
+    """
+
+    def __init__(self, swept_ms: int, hidden: int) -> None:
+        self._swept_ms = swept_ms
+        self._dtype = row_dtype(hidden)
+        self.position = b""
+        self.is_done = swept_ms == NEVER
+        self._left_some = False
+
+    def note(self, swept_ms: int) -> None:
+        """Begin again when more rows have expired."""
+        if swept_ms != self._swept_ms:
+            self._swept_ms = swept_ms
+            self._begin()
+
+    def committed(self) -> bool:
+        """Begin again when rows were left because their offsets were not committed yet."""
+        begins = self.is_done and self._left_some
+        if begins:
+            self._begin()
+        return begins
+
+    def _begin(self) -> None:
+        self.position = b""
+        self.is_done = self._left_some = False
+
+    def next_expired(
+        self, found: Sequence[tuple[bytes, bytes]], committed: Sequence[int], epochs: Triple
+    ) -> list[bytes]:
+        """The keys to delete of the next slice of the store, and go on behind it.
+
+        Args:
+            found: at most `SLICE_ROWS` rows from `position` on.
+            committed: offsets of the input topics; a row with later ones stays.
+            epochs: of the input topics.
+        """
+        rows = [(key, value) for key, value in found if not is_marker(key)]
+        if not rows or len(rows) < len(found) or len(found) < SLICE_ROWS:
+            self.is_done = True
+        if not rows:
+            return []
+        self.position = rows[-1][0] + b"\0"
+        values = np.frombuffer(b"".join([value for _, value in rows]), dtype=self._dtype)
+        known = values["epoch"] == np.asarray(epochs, dtype=np.uint32)
+        is_committed = (~known | (values["offset"] < np.asarray(committed))).all(axis=1)
+        expired = values["last_time_ms"] < self._swept_ms
+        self._left_some |= bool((expired & ~is_committed).any())
+        return [rows[index][0] for index in np.flatnonzero(expired & is_committed).tolist()]
