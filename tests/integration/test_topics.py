@@ -64,7 +64,7 @@ def test_create_refuses_other_partition_counts(settings: Settings, admin: Any) -
 
 
 def test_check_names_every_missing_topic(settings: Settings) -> None:
-    assert len(sentences(settings)) == 8
+    assert len(sentences(settings)) == 9
     assert all("run interest-stream topics create" in text for text in sentences(settings))
 
 
@@ -123,8 +123,8 @@ def test_check_names_too_few_replicas(settings: Settings) -> None:
 
     findings = sentences(wanted)
 
-    assert sum("has 1 replicas and 3 are wanted" in text for text in findings) == 8
-    assert sum("min.insync.replicas=1 and 2 is wanted" in text for text in findings) == 8
+    assert sum("has 1 replicas and 3 are wanted" in text for text in findings) == 9
+    assert sum("min.insync.replicas=1 and 2 is wanted" in text for text in findings) == 9
 
 
 def test_delete_takes_all_away(settings: Settings, admin: Any) -> None:
