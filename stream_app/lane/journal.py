@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_app.errors import RecoveryError
+from stream_app.events import MAX_TIMESTAMP_MS
 from stream_app.lane.merge import TOPICS, Times, Triple, merge
 from stream_app.lane.reading import read_records
 
@@ -103,7 +104,24 @@ def decode(value: bytes | None) -> JournalEntry:
             f"{VERSION}; see CHANGELOG.md for what reads them."
         )
     triples = [cast(Triple, tuple(numbers[i : i + 3])) for i in range(0, 15, 3)]
-    return JournalEntry(writer, partitions, *triples)
+    entry = JournalEntry(writer, partitions, *triples)
+    if not _is_possible(entry):
+        raise RecoveryError(
+            "The journal topic holds an entry that no worker writes; name another topic, or empty "
+            "this one while no worker runs."
+        )
+    return entry
+
+
+def _is_possible(entry: JournalEntry) -> bool:
+    return (
+        entry.partitions > 0
+        and all(0 <= start <= end for start, end in zip(entry.start, entry.end, strict=True))
+        and all(
+            before <= after <= MAX_TIMESTAMP_MS
+            for before, after in zip(entry.maxima, entry.after, strict=True)
+        )
+    )
 
 
 def chain(records: Iterable[JournalEntry]) -> list[JournalEntry]:
