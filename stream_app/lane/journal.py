@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from stream_app.settings import Settings
 
 VERSION = 1
+MAX_OFFSET = 2**61
+"""No topic comes near it, and the sum of three stays a length."""
 
 _LAYOUT = struct.Struct("<HHIQ3q3q3q3q3II")
 
@@ -116,7 +118,10 @@ def decode(value: bytes | None) -> JournalEntry:
 def _is_possible(entry: JournalEntry) -> bool:
     return (
         entry.partitions > 0
-        and all(0 <= start <= end for start, end in zip(entry.start, entry.end, strict=True))
+        and all(
+            0 <= start <= end <= MAX_OFFSET
+            for start, end in zip(entry.start, entry.end, strict=True)
+        )
         and all(
             before <= after <= MAX_TIMESTAMP_MS
             for before, after in zip(entry.maxima, entry.after, strict=True)

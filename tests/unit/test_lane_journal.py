@@ -12,11 +12,19 @@ from hypothesis import strategies as st
 
 from stream_app.errors import RecoveryError
 from stream_app.events import MAX_TIMESTAMP_MS
-from stream_app.lane.journal import JournalEntry, beyond, chain, decode, encode, merge_along
+from stream_app.lane.journal import (
+    MAX_OFFSET,
+    JournalEntry,
+    beyond,
+    chain,
+    decode,
+    encode,
+    merge_along,
+)
 from stream_app.lane.merge import NEVER, NO_MAXIMA, TOPICS, Triple, merge
 from stream_app.lane.partition import maxima_after
 
-rising_offsets = st.tuples(*[st.integers(0, 2**63 - 1)] * 2).map(sorted)
+rising_offsets = st.tuples(*[st.integers(0, MAX_OFFSET)] * 2).map(sorted)
 rising_times = st.tuples(*[st.integers(-(2**63), MAX_TIMESTAMP_MS)] * 2).map(sorted)
 
 
@@ -57,6 +65,7 @@ def test_anything_else_is_refused_with_a_sentence(value: bytes | None) -> None:
         {"partitions": 0},
         {"start": (-1, 0, 0)},
         {"start": (4, 0, 0)},
+        {"end": (3, 1, MAX_OFFSET + 1)},
         {"after": (NEVER, NEVER, MAX_TIMESTAMP_MS + 1)},
         {"maxima": (5, NEVER, NEVER)},
     ],
