@@ -23,10 +23,11 @@ test: $(STAMP) ## Run all tests; the integration tests start the embedded broker
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal \
 		tests/unit tests/integration tests/acceptance tests/failures $(ARGS)
 
-lint: $(STAMP) ## Check style, types, the compose file, the Dockerfile and the dashboards
+lint: $(STAMP) ## Check style, types, security, the compose file, the Dockerfile and the dashboards
 	@echo "ruff check"; $(BIN)/ruff check .
 	@echo "ruff format"; $(BIN)/ruff format --check .
 	@echo "mypy"; $(BIN)/mypy
+	@echo "bandit"; $(BIN)/bandit --quiet --configfile pyproject.toml --recursive stream_app model
 	@echo "compose file"; $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@echo "Dockerfile"; $(BIN)/hadolint --failure-threshold info deploy/Dockerfile
 	@for file in deploy/grafana/dashboards/*.json; do \

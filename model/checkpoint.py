@@ -12,7 +12,6 @@ card.md                data, hash, period, figures: for people
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,9 +23,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from model.errors import CheckpointError, ModelError
+from model.errors import CheckpointError, StateError
 from model.interest_lstm import InterestLSTM, NetworkSize
-from model.state import RATES, row_dtype
+from model.state import MAX_ROW_BYTES, RATES, row_dtype
 from model.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -36,6 +35,13 @@ STEP_MODULES = frozenset(
 """Parts of the network that move the hidden state; the others only read it."""
 TEMPERATURES = 6
 MAX_ITEMS = 2**24
+MAX_NEIGHBOURS = 256
+MAX_TOPS = 1024
+MAX_NUMBER = 1e4
+"""Of a weight: the sums of the network stay far from infinity."""
+MAX_SETTING = 1e12
+"""Of a setting or statistic."""
+MIN_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -179,13 +185,12 @@ def load(directory: Path | str) -> Checkpoint:
         drift = DriftSettings(**config["drift"])
         ranking = RankingSettings(**config["ranking"])
         numbers = [config[name] for name in ("horizon_s", "recommend_every", "top_k")]
-        row_dtype(size.hidden)
-    except (KeyError, TypeError, ValueError, ModelError) as error:
+    except (KeyError, TypeError) as error:
         raise _damaged(directory, "config.json does not describe a model") from error
     _check_settings(directory, size, vocabulary, drift, ranking, numbers)
     try:
         tensors = load_tensors(_read(directory / "model.safetensors"))
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(directory, "model.safetensors cannot be read") from error
     missing = [f.name for f in fields(Statistics) if f.name not in tensors]
     if missing:
@@ -258,7 +263,7 @@ def _read(path: Path) -> bytes:
 def _read_config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(_read(directory / "config.json"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(directory, "config.json is no JSON") from error
     if not isinstance(config, dict) or not isinstance(config.get("version"), str):
         raise _damaged(directory, "config.json does not describe a model")
@@ -271,14 +276,16 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 
 def _network(directory: Path, size: NetworkSize, tensors: dict[str, np.ndarray]) -> InterestLSTM:
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):  # takes no memory: what is stated may be far more than what is there
         network = InterestLSTM(size)
+    for name, array in tensors.items():
+        if array.dtype != np.float32 or not (np.abs(array) <= MAX_NUMBER).all():
+            raise _damaged(directory, f"its weight {name} is out of bounds")
     try:
-        network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in tensors.items()})
-    except (RuntimeError, TypeError) as error:
+        weights = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
+        network.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
         raise _damaged(directory, "its weights are not of the sizes it states") from error
-    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
-        raise _damaged(directory, "its weights are not finite")
     network.eval().requires_grad_(False)
     return network
 
@@ -294,6 +301,10 @@ def _check_settings(
     sizes = list(size.to_dict().values())
     if not all(type(n) is int and 0 < n <= 2**31 for n in [*sizes, *numbers]):
         raise _damaged(directory, "config.json has a size out of bounds")
+    try:
+        row_dtype(min(size.hidden, MAX_ROW_BYTES))
+    except StateError as error:
+        raise _damaged(directory, "config.json has a size out of bounds") from error
     if size.items > MAX_ITEMS or size.kinds != NetworkSize.kinds:
         raise _damaged(directory, "config.json has a size out of bounds")
     wanted = (vocabulary.items, vocabulary.categories, vocabulary.query_buckets)
@@ -301,8 +312,12 @@ def _check_settings(
         raise _damaged(directory, "vocabulary and network have different sizes")
     weights = [drift.threshold, *asdict(ranking).values()]
     stated = [x for x in (drift.average_run_length, drift.false_alarms) if x is not None]
-    if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in [*weights, *stated]):
-        raise _damaged(directory, "config.json has a setting that is no finite number")
+    # A comparison with NaN is false, and one with an integer of any length is exact.
+    numbers = [*weights, *stated]
+    if not all(isinstance(x, (int, float)) and abs(x) <= MAX_SETTING for x in numbers):
+        raise _damaged(directory, "config.json has a setting out of bounds")
+    if not 0 <= ranking.recency <= 1:
+        raise _damaged(directory, "config.json has a recency outside of 0 to 1")
 
 
 def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize) -> None:
@@ -325,10 +340,14 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
             raise _damaged(directory, f"{name} is not {dtype} of shape {shape}")
         if bound is not None and array.size and not (array.min() >= 0 and array.max() < bound):
             raise _damaged(directory, f"{name} has an index out of bounds")
-        if bound is None and not np.isfinite(array).all():
-            raise _damaged(directory, f"{name} is not finite")
-    if not ((s.half_life_s > 0).all() and (s.temperature > 0).all()):
-        raise _damaged(directory, "a half-life or temperature is not positive")
+        if bound is None and not (np.abs(array) <= MAX_SETTING).all():
+            raise _damaged(directory, f"{name} is out of bounds")
+    if not (0 < neighbours[0] <= MAX_NEIGHBOURS and 0 < tops[0] <= MAX_TOPS):
+        raise _damaged(directory, "it has too many or too few neighbours or popular items")
+    if not ((s.half_life_s >= 1).all() and (s.temperature >= MIN_TEMPERATURE).all()):
+        raise _damaged(directory, "a half-life or temperature is too small")
+    if not (s.neighbour_weight >= 0).all():
+        raise _damaged(directory, "a neighbour has a negative weight")
 
 
 def _damaged(directory: Path, what: str) -> CheckpointError:

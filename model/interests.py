@@ -11,9 +11,8 @@ import numpy as np
 
 from model.blocks import in_blocks
 from model.checkpoint import Checkpoint
-from model.state import RECENT, SLOTS, StateBatch
+from model.state import MAX_COUNT, RECENT, SLOTS, StateBatch
 
-MAX_COUNT = 2048.0
 EVENT_BUCKETS = np.array([3, 6, 11, 31, 101])
 """First event count of each temperature bucket after the first."""
 

@@ -22,7 +22,16 @@ from model.events import QUERY_TOKENS, EventBatch, EventType, Kind, Source
 from model.interest_lstm import StepInput
 from model.interests import Fields
 from model.ranking import Recommendations
-from model.state import HASHES, NO_SLOT, RECENT, UNIT_FLAG, StateBatch, new_rows, opaque
+from model.state import (
+    HASHES,
+    NO_SLOT,
+    RECENT,
+    UNIT_FLAG,
+    StateBatch,
+    check_indices,
+    new_rows,
+    opaque,
+)
 
 KNOWN_OF_INPUT = ("offset", "epoch", "partitions", "event_hash", "events", "last_time_ms")
 """Fields of a row that tell which events it has applied; they outlive the state."""
@@ -79,10 +88,14 @@ def transition(
 
     An event at or below a row's offset of the same topic epoch, or whose id is among the row's last
     16, is a repeat: it moves no state. A row's result does not depend on the batch's cut.
+    StateError when a row of this checkpoint names an item or category that it does not have.
     """
     moved = opaque(states).copy().view(states.dtype)
     fields = {name: moved[name] for name in moved.dtype.names or ()}
-    _restart_foreign_rows(fields, np.unique(events.user), checkpoint)
+    touched = np.unique(events.user)
+    _restart_foreign_rows(fields, touched, checkpoint)
+    vocabulary = checkpoint.vocabulary
+    check_indices(fields, touched, vocabulary.items, vocabulary.categories)
     duplicate = find_duplicates(fields, events, source)
     _note_offsets(fields, events, source)
     kept = np.flatnonzero(~duplicate)

@@ -154,16 +154,24 @@ class Vocabulary:
             read: Any = json.loads(text)
             items, categories = read["items"], read["categories"]
             buckets = {k: read[k] for k in ("item_buckets", "category_buckets", "query_buckets")}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise damaged from error
         named = isinstance(items, list) and isinstance(categories, list)
         if not (
             named
-            and all(isinstance(name, str) and name for name in [*items, *categories])
+            and all(isinstance(name, str) and _is_name(name) for name in [*items, *categories])
             and all(type(size) is int and 0 < size <= 2**20 for size in buckets.values())
         ):
             raise damaged
         return cls(tuple(items), tuple(categories), **buckets)
+
+
+def _is_name(name: str) -> bool:
+    """JSON can escape half of a surrogate pair, which UTF-8 cannot express."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def query_tokens(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from stream_app.errors import BrokerError
+from stream_app.probe import Trouble, probe
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
@@ -55,13 +57,20 @@ class EmbeddedBroker:
 
     Args:
         port: port to listen on; None takes a free one.
+        advertised_port: loopback port that clients are sent to, where a proxy of the caller's
+            listens; None sends them to `port`.
         log_file: receives what the broker prints; None throws it away.
 
     Raises:
         BrokerError: the package is not installed, the port is taken, or no answer comes in time.
     """
 
-    def __init__(self, port: int | None = None, log_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        port: int | None = None,
+        log_file: Path | None = None,
+        advertised_port: int | None = None,
+    ) -> None:
         self.port = free_port() if port is None else port
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._log_file = log_file
@@ -69,10 +78,11 @@ class EmbeddedBroker:
             raise BrokerError(
                 f"Port {self.port} is taken; name another, or end the program that listens on it."
             )
-        self._process = _start(self.port, log_file)
+        self._process = _start(self.port, advertised_port or self.port, log_file)
         try:
             self._wait_for_port()
-            wait_until_ready({"bootstrap_servers": [self.bootstrap]}, START_TIMEOUT_S)
+            if advertised_port is None:  # or else clients cannot get through before the proxy is up
+                wait_until_ready({"bootstrap_servers": [self.bootstrap]}, START_TIMEOUT_S)
             self._check_alive()  # another program may have taken the port and answered
         except BaseException:
             self.close()
@@ -128,37 +138,52 @@ def wait_until_ready(kafka_python: dict[str, Any], timeout_s: float) -> None:
         timeout_s: seconds to wait at most.
 
     Raises:
-        BrokerError: none answers in time.
+        BrokerError: none answers in time, or waiting is of no use; it says what to check.
     """
     servers: list[str] = kafka_python["bootstrap_servers"]
     deadline = time.monotonic() + timeout_s
-    cause = "nothing listens there"
     while True:
         left_s = max(deadline - time.monotonic(), 0.1)
-        # kafka-python leaves a socket open and logs errors when nothing listens.
-        if any(_listens(server, left_s) for server in servers):
-            try:
-                _ask(kafka_python, left_s)
-                return
-            except (KafkaError, OSError) as error:
-                cause = type(error).__name__
-        if time.monotonic() >= deadline:
+        trouble = _trouble(servers, kafka_python.get("ssl_context"), left_s)
+        if trouble is None:
+            trouble = _ask(kafka_python, max(deadline - time.monotonic(), 0.1))
+        if trouble is None:
+            return
+        if trouble.is_lasting or time.monotonic() >= deadline:
             raise BrokerError(
-                f"No broker answers at {','.join(servers)} ({cause}); start one, or set "
-                "INTEREST_KAFKA_BOOTSTRAP."
+                f"No broker answers at {','.join(servers)} ({trouble.cause}); {trouble.advice}."
             )
         time.sleep(0.05)
 
 
-def _ask(kafka_python: dict[str, Any], timeout_s: float) -> None:
+def _trouble(
+    servers: list[str], context: ssl.SSLContext | None, timeout_s: float
+) -> Trouble | None:
+    """None when one of the servers answers; or else what is wrong with one that may still do so."""
+    found: list[Trouble] = []
+    for server in servers:
+        trouble = probe(server, context, timeout_s / len(servers))
+        if trouble is None:
+            return None
+        found.append(trouble)
+    return next((trouble for trouble in found if not trouble.is_lasting), found[0])
+
+
+def _ask(kafka_python: dict[str, Any], timeout_s: float) -> Trouble | None:
     timeout_ms = int(timeout_s * 1000)
-    admin = KafkaAdminClient(
-        **kafka_python, bootstrap_timeout_ms=timeout_ms, request_timeout_ms=timeout_ms
-    )
     try:
-        admin.list_topics()
-    finally:
-        admin.close()
+        admin = KafkaAdminClient(
+            **kafka_python, bootstrap_timeout_ms=timeout_ms, request_timeout_ms=timeout_ms
+        )
+        try:
+            admin.list_topics()
+        finally:
+            admin.close()
+    except (KafkaError, OSError) as error:
+        cause = type(error).__name__
+        advice = "check that the addresses which it advertises can be reached from here"
+        return Trouble(cause, advice)
+    return None
 
 
 def _listens(server: str, timeout_s: float) -> bool:
@@ -170,9 +195,9 @@ def _listens(server: str, timeout_s: float) -> bool:
         return False
 
 
-def _start(port: int, log_file: Path | None) -> subprocess.Popen[bytes]:
-    url = f"tcp://127.0.0.1:{port}"
-    command = [_binary(), "broker", "--listener-url", url, "--advertised-listener-url", url]
+def _start(port: int, advertised: int, log_file: Path | None) -> subprocess.Popen[bytes]:
+    command = [_binary(), "broker", "--listener-url", f"tcp://127.0.0.1:{port}"]
+    command += ["--advertised-listener-url", f"tcp://127.0.0.1:{advertised}"]
     command += ["--storage-engine", "memory://interest/"]
     environment = {name: v for name, v in os.environ.items() if name not in _BROKERS_OWN}
     try:

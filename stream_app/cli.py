@@ -152,6 +152,21 @@ def replay(
     console.print(f"Sent {count:,} events of {len(log.users):,} users.")
 
 
+@app.command("config")
+def config_command(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """Show the settings in force and where they come from; secrets stay hidden."""
+    from stream_app.settings import Settings
+    from stream_app.settings_table import as_table, settings_table, to_json
+
+    rows = settings_table(Settings())
+    if as_json:
+        typer.echo(to_json(rows))
+    else:
+        Console().print(as_table(rows), highlight=False)
+
+
 @app.command("schemas")
 def schemas_command(
     out: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("deploy/schemas"),

@@ -6,12 +6,16 @@ that a test can move it. `HealthServer` runs in the worker's event loop and answ
     GET /livez    200 while nothing fatal has happened, else 503
     GET /readyz   200 when the worker keeps up, else 503 with the reasons
     GET /metrics  the registry in the Prometheus text format
+
+None of them carries data of a user, so they are open. What does is added with
+`HealthServer.add_user_data` and asks for a token.
 """
 
 from __future__ import annotations
 
+import hmac
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -19,6 +23,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 TopicPartition = tuple[str, int]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass
@@ -127,11 +132,21 @@ class HealthServer:
         health: WorkerHealth,
         registry: CollectorRegistry,
         clock: Callable[[], float] = time.monotonic,
+        token: str | None = None,
     ) -> None:
         self._health = health
         self._registry = registry
         self._clock = clock
+        self._token = token
+        self._user_data: list[tuple[str, Handler]] = []
         self._runner: web.AppRunner | None = None
+
+    def add_user_data(self, path: str, handler: Handler) -> None:
+        """Answer GET on a path that carries data of a user, to whoever has the token.
+
+        Without the token the answer is 401; where the worker has none, 403. Call it before `start`.
+        """
+        self._user_data.append((path, protected(handler, self._token)))
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Listen on `host` and return the port, a free one when `port` is 0.
@@ -144,6 +159,8 @@ class HealthServer:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
+        for path, handler in self._user_data:
+            app.router.add_get(path, handler)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -175,3 +192,32 @@ class HealthServer:
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+
+def protected(handler: Handler, token: str | None) -> Handler:
+    """The handler behind `Authorization: Bearer TOKEN`; closed to all when `token` is None."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        if token is None:
+            sentence = (
+                "User data is not served by a worker without a token; set INTEREST_HTTP_TOKEN_FILE."
+            )
+            return web.json_response({"error": sentence}, status=403)
+        if not _carries(request.headers.get("Authorization", ""), token):
+            return web.json_response(
+                {"error": "User data asks for the header Authorization: Bearer TOKEN."},
+                status=401,
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return await handler(request)
+
+    return guarded
+
+
+def _carries(header: str, token: str) -> bool:
+    scheme, _, given = header.partition(" ")
+    # In a time that says nothing about how much of the token is right.
+    is_equal = hmac.compare_digest(
+        given.strip().encode("utf-8", "surrogateescape"), token.encode("utf-8")
+    )
+    return is_equal and scheme.lower() == "bearer"

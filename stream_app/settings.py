@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import ssl
@@ -36,12 +37,16 @@ PREFIX = "INTEREST_"
 _T = TypeVar("_T")
 
 TOPIC_NAME = r"^[A-Za-z0-9._-]{1,200}$"
+HTTP_TOKEN = re.compile(r"[!-~]{16,}")
+"""What a header can carry, and too long to be guessed."""
 _SERVER = re.compile(r"^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})$")
 
 
 def _check_servers(value: str) -> str:
     servers = [server.strip() for server in value.split(",") if server.strip()]
     for server in servers:
+        if "@" in server:
+            raise ValueError("a user and a password have variables of their own")
         match = _SERVER.match(server)
         if match is None or not 0 < int(match["port"]) < 65536:
             raise ValueError(f"{server!r} is not host:port")
@@ -121,6 +126,8 @@ class Settings(BaseSettings):
     checkpoint: Path | None = None
     http_host: str = Field(default="127.0.0.1", min_length=1)
     http_port: int = Field(default=6066, ge=0, le=65535)
+    http_token: SecretStr | None = None
+    http_token_file: Path | None = None
     merge_wait_ms: int = Field(default=200, ge=0, le=60_000)
     max_batch_events: int = Field(default=4000, ge=1, le=1_000_000)
     recommend_every: int = Field(default=5, ge=1)
@@ -165,6 +172,8 @@ class Settings(BaseSettings):
         "kafka_key_file",
         "kafka_key_password",
         "kafka_key_password_file",
+        "http_token",
+        "http_token_file",
         "checkpoint",
         "state_ttl",
         mode="before",
@@ -181,6 +190,7 @@ class Settings(BaseSettings):
         "kafka_cert_file",
         "kafka_key_file",
         "kafka_key_password_file",
+        "http_token_file",
     )
     @classmethod
     def _is_readable(cls, value: Path | None) -> Path | None:
@@ -220,7 +230,7 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"{PREFIX}KAFKA_CERT_FILE is set without {PREFIX}KAFKA_KEY_FILE; set both."
             )
-        for name in ("kafka_password", "kafka_oauth_token", "kafka_key_password"):
+        for name in SECRETS:
             if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
                 raise SettingsError(
                     f"{PREFIX}{name.upper()} and {PREFIX}{name.upper()}_FILE are both set; "
@@ -312,6 +322,29 @@ class Settings(BaseSettings):
             return None
         return faust_credentials(self.security())
 
+    def http_access(self) -> str | None:
+        """The token that user data over HTTP asks for; None when there is none, on loopback.
+
+        Raises:
+            SettingsError: the HTTP server is to listen off loopback without a token, the token is
+                too short, or its file cannot be read.
+        """
+        token = self._secret("http_token")
+        if token is None:
+            if not _is_loopback(self.http_host):
+                raise SettingsError(
+                    f"{PREFIX}HTTP_HOST is {self.http_host}, which others can reach, without a "
+                    f"token; set {PREFIX}HTTP_TOKEN_FILE to a file that holds one, or unset "
+                    f"{PREFIX}HTTP_HOST."
+                )
+            return None
+        if HTTP_TOKEN.fullmatch(token) is None:
+            raise SettingsError(
+                f"{PREFIX}HTTP_TOKEN (or the file that {PREFIX}HTTP_TOKEN_FILE names) is no token; "
+                "give at least 16 ASCII characters without spaces, as `openssl rand -hex 32` does."
+            )
+        return token
+
     def _oauth_token(self) -> str:
         token = self._secret("kafka_oauth_token")
         assert token is not None  # _check_security
@@ -327,8 +360,10 @@ class Settings(BaseSettings):
         try:
             return path.read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
+            # The message of a UnicodeDecodeError has a byte of the secret.
+            cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise SettingsError(
-                f"{_variable(name)}_FILE names {str(path)!r}, which cannot be read ({error}); "
+                f"{_variable(name)}_FILE names {str(path)!r}, which cannot be read ({cause}); "
                 "name a readable text file."
             ) from None
 
@@ -355,20 +390,34 @@ class Settings(BaseSettings):
 
 
 _TOPIC_FIELDS = tuple(name for name in Settings.model_fields if name.endswith("_topic"))
+SECRETS = tuple(
+    name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
+)
+"""Settings that are never shown; each has a twin that names a file, with `_file` behind."""
 
 
 def _variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _sentence(error: ValidationError) -> str:
-    """One sentence on the first wrong value, which is shown unless it may be a secret."""
+    """One sentence on the first wrong value, which is not shown where it may be a secret."""
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else ""
     field = Settings.model_fields.get(name)
     if field is None:
         return f"{name!r} is no setting; see the list of settings in the README."
-    value = "" if "SecretStr" in str(field.annotation) else f"={str(first['input'])[:100]!r}"
+    # A secret may stand where its file, or a server, is to be named.
+    given = str(first["input"])
+    is_secret = name.removesuffix("_file") in SECRETS or "@" in given
+    value = "" if is_secret else f"={given[:100]!r}"
     cause = first["msg"].removeprefix("Value error, ")
     default = "" if field.default is None else f" for the default ({field.default})"
     what = f"set another value, or unset it{default}"

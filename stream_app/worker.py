@@ -116,7 +116,7 @@ def build_app(
     )
     app.health = WorkerHealth()
     app.metrics.follow(app.health, time.monotonic)
-    app.health_server = HealthServer(app.health, registry)
+    app.health_server = HealthServer(app.health, registry, token=settings.http_access())
     app.lane = Lane(app, table, settings, checkpoint, app.metrics, app.health, app.fail, at_step)
     read = (*settings.input_topics, settings.control_topic)
     source = app.topic(*read, schema=RawBatches(), acks=False)
@@ -179,7 +179,8 @@ def _load(settings: Settings) -> Checkpoint:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse topics that would lose or split data, and a data folder that cannot be made."""
+    """Refuse open doors, topics that would lose or split data, and a data folder that fails."""
+    settings.http_access()
     for finding in topics.check(settings):
         if finding.is_certain:
             raise TopicError(finding.sentence)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from model.checkpoint import Checkpoint
+from model.errors import StateError
 from model.events import Source
 from model.state import StateBatch
 from model.transition import Outputs, Trigger, transition
@@ -72,13 +75,13 @@ def compute(
         markers: of the users who were erased.
 
     Raises:
-        StoreError: a stored row does not fit the topics.
+        StoreError: a stored row does not fit the topics, or is damaged.
     """
     letters = [_dead_letter(refused, dead_letter_max_bytes) for refused in batch.refused]
     if not batch.events:
         results = Results([], [], letters, [], [], batch.entry.end)
         return Computed(results, batch, np.zeros(0, dtype=bool), Counter())
-    with metrics.time_stage("read"):
+    with metrics.time_stage("read"), _damage_told():
         assembled = assemble(batch.events, batch.event_type, batch.offset, checkpoint.vocabulary)
         keys = [user.encode() for user in assembled.users]
         entry = batch.entry
@@ -87,7 +90,7 @@ def compute(
         )
         source = Source(entry.epochs, entry.partitions)
         check_rows(begun.states, source, ends, topics, partition)
-    with metrics.time_stage("transition"):
+    with metrics.time_stage("transition"), _damage_told():
         moved, outputs = transition(begun.states, assembled.steps, source, checkpoint)
     with metrics.time_stage("encode"):
         kept, stored = end(begun, keys, moved)
@@ -128,6 +131,15 @@ def check_rows(
                 f"offset {offset}: the topic was made anew; rebuild the rows under another "
                 "INTEREST_APP_ID."
             )
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """A damaged row stops the worker with the model's sentence."""
+    try:
+        yield
+    except StateError as error:
+        raise StoreError(str(error)) from error
 
 
 def _dead_letter(refused: Refused, max_bytes: int) -> DeadLetter:

@@ -41,6 +41,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_app.errors import RecoveryError
+from stream_app.events import MAX_TIMESTAMP_MS
 from stream_app.lane.merge import NEVER, TOPICS, Times, Triple, merge
 from stream_app.lane.reading import read_records
 
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from stream_app.settings import Settings
 
 VERSION = 1
+MAX_OFFSET = 2**61
+"""No topic comes near it, and the sum of three stays a length."""
 
 BATCH = -1
 """`control` of an entry that is a batch."""
@@ -141,8 +144,30 @@ def decode(value: bytes | None) -> JournalEntry:
     start, end, maxima, after, epochs = (
         cast(Triple, tuple(numbers[at : at + 3])) for at in range(0, 15, 3)
     )
-    return JournalEntry(
+    entry = JournalEntry(
         writer, partitions, start, end, maxima, after, epochs, swept_ms, control, erased
+    )
+    if not _is_possible(entry):
+        raise RecoveryError(
+            "The journal topic holds an entry that no worker writes; name another topic, or empty "
+            "this one while no worker runs."
+        )
+    return entry
+
+
+def _is_possible(entry: JournalEntry) -> bool:
+    return (
+        entry.partitions > 0
+        and BATCH <= entry.control <= MAX_OFFSET
+        and entry.swept_ms <= MAX_TIMESTAMP_MS
+        and all(
+            0 <= start <= end <= MAX_OFFSET
+            for start, end in zip(entry.start, entry.end, strict=True)
+        )
+        and all(
+            before <= after <= MAX_TIMESTAMP_MS
+            for before, after in zip(entry.maxima, entry.after, strict=True)
+        )
     )
 
 

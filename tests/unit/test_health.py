@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 import pytest
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from stream_app.health import HealthServer, WorkerHealth
@@ -172,6 +173,74 @@ async def test_metrics_are_served_in_the_form_that_is_asked_for(served: Served) 
     _, content_type, body = await get(served.base + "/metrics", "application/openmetrics-text")
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith("# EOF\n")
+
+
+TOKEN = "0123456789abcdef"
+
+
+async def user_data(token: str | None, headers: dict[str, str]) -> tuple[int, str]:
+    """The answer of a worker with a path that carries data of a user."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response({"interests": request.match_info["user_id"]})
+
+    server = HealthServer(WorkerHealth(), CollectorRegistry(), token=token)
+    server.add_user_data("/users/{user_id}", handler)
+    port = await server.start()
+    try:
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"http://127.0.0.1:{port}/users/ann") as response,
+        ):
+            return response.status, await response.text()
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+async def test_user_data_for_whoever_has_the_token(scheme: str) -> None:
+    answer = await user_data(TOKEN, {"Authorization": f"{scheme} {TOKEN}"})
+    assert answer == (200, '{"interests": "ann"}')
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Bearer {TOKEN[:-1]}"},
+        {"Authorization": f"Bearer {TOKEN}x"},
+        {"Authorization": f"Bearer {TOKEN.upper()}"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Authorization": TOKEN},
+        {"Authorization": "Bearer ä"},
+    ],
+)
+async def test_no_user_data_without_the_token(headers: dict[str, str]) -> None:
+    status, body = await user_data(TOKEN, headers)
+    assert status == 401
+    assert "ann" not in body
+    assert TOKEN not in body
+
+
+@pytest.mark.parametrize("given", ["", TOKEN, "None"])
+async def test_a_worker_without_a_token_serves_no_user_data(given: str) -> None:
+    status, body = await user_data(None, {"Authorization": f"Bearer {given}"})
+    assert status == 403
+    assert "INTEREST_HTTP_TOKEN_FILE" in body
+    assert "ann" not in body
+
+
+async def test_what_is_open_stays_open_beside_user_data() -> None:
+    server = HealthServer(WorkerHealth(), CollectorRegistry(), token=TOKEN)
+    port = await server.start()
+    try:
+        for path, expected in (("livez", 200), ("readyz", 503), ("metrics", 200)):
+            status, _, _ = await get(f"http://127.0.0.1:{port}/{path}")
+            assert status == expected
+    finally:
+        await server.stop()
 
 
 async def test_no_other_path_answers(served: Served) -> None:

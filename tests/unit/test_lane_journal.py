@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,21 +11,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import RecoveryError
-from stream_app.lane.journal import JournalEntry, beyond, chain, decode, encode, merge_along
-from stream_app.lane.merge import NO_MAXIMA, TOPICS, Triple, merge
+from stream_app.events import MAX_TIMESTAMP_MS
+from stream_app.lane.journal import (
+    MAX_OFFSET,
+    JournalEntry,
+    beyond,
+    chain,
+    decode,
+    encode,
+    merge_along,
+)
+from stream_app.lane.merge import NEVER, NO_MAXIMA, TOPICS, Triple, merge
 from stream_app.lane.partition import maxima_after
 
-triples = st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 3)
+rising_offsets = st.tuples(*[st.integers(0, MAX_OFFSET)] * 2).map(sorted)
+rising_times = st.tuples(*[st.integers(-(2**63), MAX_TIMESTAMP_MS)] * 2).map(sorted)
 
 
 def entry(start: Triple, end: Triple, writer: int = 1) -> JournalEntry:
     return JournalEntry(writer, 4, start, end, NO_MAXIMA, NO_MAXIMA)
 
 
-@given(st.integers(0, 2**63), st.integers(1, 60_000), triples, triples, triples, triples)
+@given(
+    st.integers(0, 2**63),
+    st.integers(1, 60_000),
+    st.tuples(*[rising_offsets] * 3),
+    st.tuples(*[rising_times] * 3),
+)
 def test_an_entry_comes_back_as_it_was(
-    writer: int, partitions: int, start: Triple, end: Triple, maxima: Triple, after: Triple
+    writer: int, partitions: int, offsets: tuple[list[int], ...], times: tuple[list[int], ...]
 ) -> None:
+    start, end, maxima, after = (
+        cast(Triple, tuple(values))
+        for pairs in (offsets, times)
+        for values in zip(*pairs, strict=True)
+    )
     written = JournalEntry(writer, partitions, start, end, maxima, after, (1, 2, 3))
     assert decode(encode(written)) == written
     assert len(encode(written)) == 160
@@ -36,6 +57,23 @@ def test_anything_else_is_refused_with_a_sentence(value: bytes | None) -> None:
         return
     with pytest.raises(RecoveryError, match="journal topic"):
         decode(value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"partitions": 0},
+        {"start": (-1, 0, 0)},
+        {"start": (4, 0, 0)},
+        {"end": (3, 1, MAX_OFFSET + 1)},
+        {"after": (NEVER, NEVER, MAX_TIMESTAMP_MS + 1)},
+        {"maxima": (5, NEVER, NEVER)},
+    ],
+)
+def test_an_entry_that_no_worker_writes_is_refused(wrong: dict[str, Any]) -> None:
+    written = encode(replace(entry((0, 0, 0), (3, 1, 0)), **wrong))
+    with pytest.raises(RecoveryError, match="no worker writes"):
+        decode(written)
 
 
 def test_entries_of_one_writer_all_hold() -> None:

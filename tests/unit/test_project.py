@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -173,6 +174,18 @@ def test_compose_uses_settings_that_exist() -> None:
         for variable in environment:
             if variable.startswith("INTEREST_"):
                 assert variable.removeprefix("INTEREST_").lower() in Settings.model_fields
+
+
+def test_what_listens_off_loopback_has_a_token() -> None:
+    worker = compose()["worker"]
+    environment, secrets = worker["environment"], worker["secrets"]
+    assert isinstance(environment, dict)
+    assert isinstance(secrets, list)
+    assert environment["INTEREST_HTTP_HOST"] == "0.0.0.0"
+    assert environment["INTEREST_HTTP_TOKEN_FILE"] == f"/run/secrets/{secrets[0]}"
+    image = (ROOT / "deploy/Dockerfile").read_text("utf-8")
+    assert not re.search(r"INTEREST_HTTP_HOST=", image)
+    assert secrets[0] in (ROOT / ".gitignore").read_text("utf-8").split()
 
 
 def test_dashboards_ask_for_metrics_that_exist() -> None:

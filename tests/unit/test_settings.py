@@ -12,7 +12,7 @@ import pytest
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from stream_app.errors import SettingsError
-from stream_app.settings import Settings
+from stream_app.settings import SECRETS, Settings
 
 # A self-signed certificate for the name `localhost`; it protects nothing.
 CA = """-----BEGIN CERTIFICATE-----
@@ -223,5 +223,67 @@ def test_secrets_do_not_show() -> None:
     )
 
     assert "geheim" not in repr(settings)
+    assert "geheim" not in str(settings.model_dump())
     assert "geheim" not in repr(settings.security())
     assert "geheim" not in repr(settings.faust_credentials())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_no_token(host: str) -> None:
+    assert Settings(http_host=host).http_access() is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "worker-1", "127.0.0.1.example"])
+def test_off_loopback_needs_a_token(host: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="INTEREST_HTTP_TOKEN_FILE") as caught:
+        Settings(http_host=host).http_access()
+    assert "\n" not in str(caught.value)
+
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef\n")
+    assert Settings(http_host=host, http_token_file=token).http_access() == "0123456789abcdef"
+
+
+@pytest.mark.parametrize("token", ["0123456789abcde", "0123456789 abcdef", "0123456789abcdeä"])
+def test_a_token_that_is_none_is_refused_unseen(token: str, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(token, "utf-8")
+    for settings in (Settings(http_token=token), Settings(http_token_file=path)):
+        with pytest.raises(SettingsError, match="INTEREST_HTTP_TOKEN") as caught:
+            settings.http_access()
+        assert token[:6] not in str(caught.value)
+
+
+SECRET = "geheimnis-47114711"
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_sentence_shows_a_secret(name: str, tmp_path: Path) -> None:
+    no_text = tmp_path / "no-text"
+    no_text.write_bytes(SECRET.encode() + b"\xff")
+    wrong: list[dict[str, Any]] = [
+        {name: SECRET, f"{name}_file": __file__},
+        {f"{name}_file": SECRET},
+        {name: [SECRET]},
+        {name: SECRET, "kafka_bootstrap": f"kafka://me:{SECRET}@broker:9092"},
+        {name: SECRET, "kafka_security_protocol": "SASL_SSL"},
+        {name: SECRET, "heartbeat_s": 9},
+        {name: SECRET, "partition": 3},
+    ]
+    for values in wrong:
+        with pytest.raises(SettingsError) as refused:
+            Settings(**values)
+        assert SECRET not in repr(refused.value)
+        assert refused.value.__cause__ is None
+    settings = Settings(**{f"{name}_file": no_text})
+    with pytest.raises(SettingsError, match="UTF-8") as caught:
+        settings._secret(name)
+    assert "ff" not in str(caught.value).replace(str(no_text), "")
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_file_that_is_not_there_is_not_named(name: str) -> None:
+    """A secret is easily put where the name of its file belongs."""
+    with pytest.raises(SettingsError, match=f"INTEREST_{name.upper()}_FILE") as caught:
+        Settings(**{f"{name}_file": SECRET})
+    assert SECRET not in str(caught.value)
