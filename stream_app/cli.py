@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 from model.errors import ModelError
+from stream_app import file_commands, user_commands
 from stream_app.errors import InterestStreamError, UsageError
-from stream_app.file_commands import register
 from stream_app.terminal import console, stages
 
 app = typer.Typer(
@@ -200,7 +200,8 @@ def verify_command(checkpoint: CheckpointOption = None) -> None:
         raise typer.Exit(1)
 
 
-register(app)
+file_commands.register(app)
+user_commands.register(app)
 
 
 if __name__ == "__main__":

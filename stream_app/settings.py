@@ -71,6 +71,13 @@ def _check_duration(value: str) -> str:
     return value
 
 
+def _check_url(value: str) -> str:
+    if re.fullmatch(r"https?://[^\s/?#@]+/?", value) is None:
+        raise ValueError("it is no URL like http://worker-1:6066")
+    return value.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_check_url)]
 Duration = Annotated[str, AfterValidator(_check_duration)]
 Servers = Annotated[str, AfterValidator(_check_servers)]
 Topic = Annotated[str, Field(pattern=TOPIC_NAME), AfterValidator(_not_dots)]
@@ -126,6 +133,7 @@ class Settings(BaseSettings):
     checkpoint: Path | None = None
     http_host: str = Field(default="127.0.0.1", min_length=1)
     http_port: int = Field(default=6066, ge=0, le=65535)
+    http_url: HttpUrl | None = None
     http_token: SecretStr | None = None
     http_token_file: Path | None = None
     merge_wait_ms: int = Field(default=200, ge=0, le=60_000)
@@ -172,6 +180,7 @@ class Settings(BaseSettings):
         "kafka_key_file",
         "kafka_key_password",
         "kafka_key_password_file",
+        "http_url",
         "http_token",
         "http_token_file",
         "checkpoint",

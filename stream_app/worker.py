@@ -31,6 +31,7 @@ from stream_app.errors import (
     WorkerError,
 )
 from stream_app.health import HealthServer, WorkerHealth
+from stream_app.inspection import Inspector
 from stream_app.lane.app import InterestApp, RawBatches
 from stream_app.lane.commit import AtStep, no_step
 from stream_app.lane.lane import Lane
@@ -118,6 +119,16 @@ def build_app(
     app.metrics.follow(app.health, time.monotonic)
     app.health_server = HealthServer(app.health, registry, token=settings.http_access())
     app.lane = Lane(app, table, settings, checkpoint, app.metrics, app.health, app.fail, at_step)
+    inspector = Inspector(
+        app.lane,
+        app.assignor,
+        settings.input_topics,
+        settings.changelog_topic,
+        settings.partitions,
+        checkpoint,
+        settings.http_access(),
+    )
+    app.health_server.add_user_data("/users/{user_id:.+}", inspector.get)
     read = (*settings.input_topics, settings.control_topic)
     source = app.topic(*read, schema=RawBatches(), acks=False)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import faust
+from yarl import URL
 
 from model.transition import warm_up
 from stream_app.errors import InterestStreamError, WorkerError
@@ -55,6 +57,8 @@ class InterestApp(faust.App):
                 "INTEREST_HTTP_PORT to a free port."
             ) from error
         logger.info("Health and metrics at http://%s:%s", host, self.http_port)
+        # Before the group is joined: the other workers learn it with the assignment.
+        self.conf.canonical_url = URL(self.settings.http_url or self._own_url(host))
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, warm_up, self.checkpoint)
         # What is loaded by now stays: the collector need not walk through it at every turn.
@@ -63,6 +67,10 @@ class InterestApp(faust.App):
         gc.set_threshold(*GC_THRESHOLDS)
         self.health.warm = True
         self._watch = loop.create_task(self.lane.watch())
+
+    def _own_url(self, host: str) -> str:
+        reached_at = socket.gethostname() if host in ("0.0.0.0", "::") else host  # nosec B104
+        return f"http://{f'[{reached_at}]' if ':' in reached_at else reached_at}:{self.http_port}"
 
     def fail(self, error: InterestStreamError) -> None:
         """The lane cannot go on: whoever runs the app stops it."""

@@ -85,7 +85,7 @@ class Lane:
         self._health = health
         self._on_failure = on_failure
         self._at_step = at_step
-        self._rows = RowTable(table)
+        self.rows = RowTable(table)
         self._topics = settings.input_topics
         self._control_topic = settings.control_topic
         self._event_types = {topic: EventType(i) for i, topic in enumerate(self._topics)}
@@ -125,6 +125,10 @@ class Lane:
             partition.add_requests(poll.records)
         else:
             partition.accept(self._event_types[tp.topic], poll)
+
+    def owns(self, partition: int) -> bool:
+        """Whether this worker works on the partition now."""
+        return partition in self._partitions and self._fence.is_open
 
     def is_input(self, topic: str) -> bool:
         """Whether the lane reads the topic: one of the three input topics, or the control topic."""
@@ -240,9 +244,9 @@ class Lane:
             started = await take_over(self._app, self._settings, assigned, fence, self._epochs)
             fence.check()
             assert self._changelog is not None
-            self._changelog.begin({number: self._rows.next_offset(number) for number in started})
+            self._changelog.begin({number: self.rows.next_offset(number) for number in started})
             for number, partition in started.items():
-                partition.markers = self._rows.markers(number)
+                partition.markers = self.rows.markers(number)
                 self._sweeps[number] = Sweep(partition.swept_ms, self._checkpoint.hidden)
             self._looks = asyncio.create_task(self._guard(self._look_again(fence)))
             self._partitions = started
@@ -268,14 +272,14 @@ class Lane:
         sender = Sender(producer)
         self._changelog = Changelog(
             sender,
-            self._rows,
+            self.rows,
             settings.changelog_topic,
             self._read_changelog,
             self._app.consumer,
             self._metrics.foreign_rows_total.inc,
         )
         return Committer(
-            sender, self._rows, self._changelog, out, letters, self._metrics, self._at_step
+            sender, self.rows, self._changelog, out, letters, self._metrics, self._at_step
         )
 
     async def _read_changelog(self, partition: int, since: int) -> tuple[list[Any], int]:
@@ -388,7 +392,7 @@ class Lane:
             partition.number,
             partition.ends,
             self._topics,
-            self._rows,
+            self.rows,
             partition.markers,
             self._checkpoint,
             self._metrics,
@@ -408,7 +412,7 @@ class Lane:
         if not erasure.replayed:
             await self._committer.journal(partition.number, encode(entry), partition.fence)
         partition.fence.check()
-        had_row = self._rows.read(partition.number, [request.user_id.encode()]) != [None]
+        had_row = self.rows.read(partition.number, [request.user_id.encode()]) != [None]
         erased = erase(entry, request, partition.markers)
 
         async def confirm(written: Written) -> None:
@@ -444,7 +448,7 @@ class Lane:
         sweep.note(partition.swept_ms)
         if sweep.is_done:
             return False
-        found = self._rows.after(partition.number, sweep.position, SLICE_ROWS)
+        found = self.rows.after(partition.number, sweep.position, SLICE_ROWS)
         committed = self._app.consumer._committed_offset
         keys = sweep.next_expired(
             found, [committed[tp] or 0 for tp in partition.tps], partition.epochs
@@ -456,7 +460,7 @@ class Lane:
                 fence = partition.fence
                 reached = await self._changelog.append(partition.number, keys, gone, fence)
                 await fence.held()
-                self._rows.write(partition.number, keys, gone, reached)
+                self.rows.write(partition.number, keys, gone, reached)
             self._metrics.expired_rows_total.inc(len(keys))
         return not sweep.is_done
 

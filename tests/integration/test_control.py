@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,18 +21,20 @@ from model.events import EventType
 from model.state import unpack
 from stream_app import topics
 from stream_app.control import Erase, Receipt, decode_receipt, encode
+from stream_app.demo.processes import WorkerProcess
 from stream_app.lane.reading import read_records
 from stream_app.lane.stored_rows import is_marker
 from stream_app.partitioner import partition_for
-from stream_app.settings import Settings
+from stream_app.settings import PREFIX, Settings
 from stream_app.verify import stored_values, verify
 from tests.checkpoints import tiny_checkpoint
 from tests.unit.lane_records import START_MS, record
-from tests.workers import committed_events, overrides_of, start_worker, wait_until
+from tests.workers import WAIT_S, committed_events, overrides_of, start_worker, wait_until
 
 NOW_MS = 4_000_000_000_000
 FASTER = {"rebalance_timeout_s": 3.0, "commit_interval_s": 0.2}
 DAY_S = 86_400
+TOKEN = "a-token-for-the-tests-1234"
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +258,82 @@ def test_a_topic_that_is_made_anew_is_begun_at_its_first_record(
     rows = unpack(list(values), checkpoint.hidden)
     assert len(rows) == 10
     assert rows["events"].tolist() == [26] * 10
+
+
+def interest_stream(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of the program, with the settings of the test."""
+    own = settings.model_dump(exclude_defaults=True, exclude={"http_token", "data_dir"})
+    variables = {f"{PREFIX}{name.upper()}": str(value) for name, value in own.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "stream_app.cli", *arguments],
+        env={**os.environ, **variables, f"{PREFIX}HTTP_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+
+
+def test_any_worker_tells_what_is_known_of_a_user_and_the_owner_erases_it(
+    settings: Settings,
+    overrides: dict[str, Any],
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    feed: Feed,
+) -> None:
+    users = [f"user {number}/ä" for number in range(8)]
+    for time_s in range(80):
+        feed.click(users[time_s % 8], time_s)
+    count = feed.flush()
+    shared = {**overrides, "http_token": TOKEN}
+    one = start_worker(shared, tmp_path, "one")
+    two = WorkerProcess(shared, tmp_path, "two")
+    try:
+        two.wait_until_ready(WAIT_S)
+        wait_until(all_committed(settings, count), one)
+        for worker in (one, two):
+            for user in users:
+                done = interest_stream(
+                    settings, "inspect", user, "--json", "--url", f"http://127.0.0.1:{worker.port}"
+                )
+                assert done.returncode == 0, done.stderr
+                found = json.loads(done.stdout)
+                assert (found["user_id"], found["events"]) == (user, 10)
+                assert found["recent"][0]["kind"] == "view"
+                assert found["interests"]
+                assert found["model_version"] == checkpoint.version
+        url = f"http://127.0.0.1:{two.port}"
+        shown = interest_stream(settings, "inspect", users[0], "--url", url)
+        assert "10 events" in shown.stderr
+        missing = interest_stream(settings, "inspect", "nobody", "--url", url)
+        assert missing.returncode == 1
+        assert "Nothing is stored of this user" in missing.stderr
+        for token in ({}, {"Authorization": "Bearer wrong-wrong-wrong-wrong"}):
+            request = urllib.request.Request(f"{url}/users/nobody", headers=token)
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(request, timeout=5)
+
+        erased = interest_stream(settings, "erase", users[0], "--json")
+        assert erased.returncode == 0, erased.stderr
+        report = json.loads(erased.stdout)
+        assert report["receipt"]["had_row"]
+        left = {one["topic"]: one for one in report["held"]}
+        assert left[settings.clicks_topic]["records"] == 10
+        assert not any(one["current"] for one in report["held"])
+        again = interest_stream(settings, "inspect", users[0], "--json", "--url", url)
+        assert json.loads(again.stdout)["erased"]
+        assert not json.loads(again.stdout)["stored"]
+        assert one.stop() == 0
+        assert two.stop() == 0
+    finally:
+        one.kill()
+        two.kill()
+    for name in ("one", "two"):
+        assert "user 0" not in (tmp_path / f"{name}.log").read_text()
+
+
+def test_an_erasure_that_nobody_answers_says_so(settings: Settings) -> None:
+    topics.create(settings)
+    done = interest_stream(settings, "erase", "ann", "--timeout", "1")
+    assert done.returncode == 1
+    assert "No worker has answered within 1 s" in done.stderr

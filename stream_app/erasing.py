@@ -1,0 +1,186 @@
+"""Erases a user: asks the lane, tombstones dead letters, checks, and says what is left where."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, KafkaAdminClient
+from kafka.errors import KafkaError
+from msgspec import Struct
+
+from stream_app.control import Erase, Place, Receipt, decode_receipt, encode
+from stream_app.errors import BrokerError, WorkerError
+from stream_app.lane.reading import read_records
+from stream_app.partitioner import partition_for
+from stream_app.settings import Settings
+
+SEND_TIMEOUT_S = 30.0
+POLL_MS = 200
+
+
+class Held(Struct, frozen=True, gc=False):
+    """What a topic still holds of a user.
+
+    records   records under the user's key, tombstones left out
+    current   whether the last of them is no tombstone: it would be found again
+    until     when the broker removes them
+    """
+
+    topic: str
+    records: int
+    current: bool
+    until: str
+
+
+class Erased(Struct, frozen=True, kw_only=True):
+    """The outcome of an erasure: the lane's receipt, and what is left where."""
+
+    receipt: Receipt
+    requested_ms: int
+    held: list[Held]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether no topic but the inputs has a current value of the user."""
+        return not any(held.current for held in self.held)
+
+
+def erase_user(
+    settings: Settings,
+    user: str,
+    timeout_s: float,
+    waiting: Callable[[float], object] = lambda seconds: None,
+) -> Erased:
+    """Have the lane erase a user, and look at what is left.
+
+    Args:
+        timeout_s: how long the receipt is waited for.
+        waiting: told the seconds that have passed.
+
+    Raises:
+        BrokerError: no broker takes the request.
+        WorkerError: no worker answered; the request stays, and is carried out when one runs.
+    """
+    request = Erase(request_id=uuid.uuid4().hex, user_id=user, requested_ms=int(time.time() * 1000))
+    place = _send(settings, request)
+    receipt = _receipt(settings, request, place, timeout_s, waiting)
+    return Erased(receipt=receipt, requested_ms=request.requested_ms, held=held(settings, user))
+
+
+def held(settings: Settings, user: str) -> list[Held]:
+    """What each topic still holds under the user's key.
+
+    Raises:
+        BrokerError, RecoveryError: the topics cannot be read.
+    """
+    partition = partition_for(user.encode(), settings.partitions)
+    names = (
+        settings.changelog_topic,
+        settings.drift_topic,
+        settings.recommendations_topic,
+        settings.control_topic,
+        *settings.input_topics,
+    )
+    until = _until(settings, names)
+    found = []
+    for topic in names:
+        records = [
+            record
+            for record in read_records(settings, topic, partition)
+            if record.key == user.encode()
+        ]
+        values = [record for record in records if record.value is not None]
+        is_input = topic in settings.input_topics
+        current = bool(records) and records[-1].value is not None and not is_input
+        found.append(Held(topic, len(values), current, until[topic] if values else ""))
+    return found
+
+
+def _send(settings: Settings, request: Erase) -> Place:
+    topic = settings.control_topic
+    partition = partition_for(request.user_id.encode(), settings.partitions)
+    with _told(settings):
+        producer = KafkaProducer(**settings.kafka_python(), acks="all")
+        try:
+            future = producer.send(
+                topic, encode(request), request.user_id.encode(), partition=partition
+            )
+            return Place(topic, partition, future.get(SEND_TIMEOUT_S).offset)
+        finally:
+            producer.close(SEND_TIMEOUT_S)
+
+
+def _receipt(
+    settings: Settings,
+    request: Erase,
+    place: Place,
+    timeout_s: float,
+    waiting: Callable[[float], object],
+) -> Receipt:
+    began = time.monotonic()
+    with _told(settings):
+        consumer = KafkaConsumer(**settings.kafka_python(), group_id=None, enable_auto_commit=False)
+        try:
+            tp = TopicPartition(place.topic, place.partition)
+            consumer.assign([tp])
+            consumer.seek(tp, place.offset)
+            while time.monotonic() - began < timeout_s:
+                for record in consumer.poll(timeout_ms=POLL_MS).get(tp, []):
+                    receipt = decode_receipt(record.headers)
+                    if receipt is not None and receipt.request_id == request.request_id:
+                        return receipt
+                waiting(time.monotonic() - began)
+        finally:
+            consumer.close()
+    raise WorkerError(
+        f"No worker has answered within {timeout_s:g} s; the request stands in "
+        f"{place.topic} and is carried out when one runs: start a worker, and ask for the erasure "
+        "again to see the receipt."
+    )
+
+
+def _until(settings: Settings, topics: tuple[str, ...]) -> dict[str, str]:
+    """Per topic, in words, when the broker removes what was replaced or is old."""
+    with _told(settings):
+        admin = KafkaAdminClient(**settings.kafka_python())
+        try:
+            resources = [ConfigResource("TOPIC", name) for name in topics]
+            found = admin.describe_configs(resources, config_filter="all").get("topic", {})
+        finally:
+            admin.close()
+    return {name: _in_words(found.get(name, {})) for name in topics}
+
+
+def _in_words(entries: dict[str, Any]) -> str:
+    config = {name: entry["value"] for name, entry in entries.items()}
+    policy = config.get("cleanup.policy")
+    if policy is None:
+        return "the broker does not tell"
+    words = []
+    if "compact" in policy:
+        words.append("the log cleaner has compacted it")
+    if "delete" in policy:
+        retention_ms = config.get("retention.ms")
+        if retention_ms is None:
+            words.append("its retention has passed, which the broker does not tell")
+        elif int(retention_ms) < 0:
+            words.append("never: the topic has no retention time")
+        else:
+            words.append(f"{int(retention_ms) / 86_400_000:g} days have passed since each record")
+    return "until " + ", or ".join(words)
+
+
+@contextmanager
+def _told(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except KafkaError as error:
+        raise BrokerError(
+            f"The broker at {settings.kafka_bootstrap} does not do what is asked "
+            f"({type(error).__name__}); check that it runs, and INTEREST_KAFKA_BOOTSTRAP."
+        ) from error
