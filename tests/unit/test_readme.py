@@ -79,10 +79,17 @@ def test_the_id_of_an_example_names_its_source(kind: str) -> None:
 
 def test_the_python_examples_are_short_and_compile() -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         ast.parse(block)
         assert len([line for line in block.splitlines() if line.strip()]) <= 10
+
+
+def test_a_consumer_remembers_as_many_ids_as_a_batch_may_repeat() -> None:
+    _, _, section = README.partition("## Delivery")
+    remembered = re.search(r"len\(ids\) > (\d+)", section)
+    assert remembered is not None
+    assert int(remembered[1]) == Settings.model_fields["max_batch_events"].default
 
 
 def test_every_reason_is_listed_and_no_other() -> None:
