@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,22 +21,31 @@ from stream_app.settings import PREFIX
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
 HTTP_TIMEOUT_S = 2.0
+PROGRAM = ("stream_app.cli", "worker", "--with-parent")
+"""Module and arguments that run a worker which ends with the process that started it."""
 
 
 class WorkerProcess:
     """One ``interest-stream worker`` with settings of its own.
 
-    overrides are field names of Settings; data_dir, http_port and log file are the worker's own.
+    overrides are field names of Settings; http_port and log file are the worker's own, and
+    data_dir is a folder of its name unless overrides have one.
     """
 
-    def __init__(self, overrides: Mapping[str, object], home: Path, name: str = "worker") -> None:
+    def __init__(
+        self,
+        overrides: Mapping[str, object],
+        home: Path,
+        name: str = "worker",
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self.port = free_port()
         self.log_file = home / f"{name}.log"
-        own = {**overrides, "data_dir": home / name, "http_port": self.port}
+        own = {"data_dir": home / name, **overrides, "http_port": self.port}
         variables = {f"{PREFIX}{key.upper()}": str(value) for key, value in own.items()}
         with open(self.log_file, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stream_app.cli", "worker", "--with-parent"],
+                [sys.executable, "-m", *program],
                 stdin=subprocess.PIPE,  # never written to: it ends with this process
                 stdout=log,
                 stderr=log,
@@ -48,6 +57,10 @@ class WorkerProcess:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    def status(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._process.poll()
 
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Waits for /readyz; WorkerError with the log's last line when the worker ends first."""

@@ -1,0 +1,10 @@
+"""Imports every module of scenarios, in the order of the report."""
+
+from __future__ import annotations
+
+from tests.failures.chaos import (
+    processes,
+)
+from tests.failures.chaos.kit import SCENARIOS
+
+__all__ = ["SCENARIOS", "processes"]
