@@ -112,16 +112,16 @@ class Load:
         place = partition_for(key, self._settings.partitions)
         return Message(event_type, key, value, place, str(event["event_id"]))
 
-    def messages(self, count: int) -> Iterator[Message]:
-        """The next `count` good events, of random users and types."""
+    def messages(self, count: int, users: str = "user") -> Iterator[Message]:
+        """The next `count` good events, of random types and users (``user-0`` and so on)."""
         kinds = self._rng.choice(3, count, p=SHARES).tolist()
-        users = self._rng.integers(USERS, size=count).tolist()
-        for kind, user in zip(kinds, users, strict=True):
-            yield self.message(EventType(kind), f"user-{user}")
+        numbers = self._rng.integers(USERS, size=count).tolist()
+        for kind, number in zip(kinds, numbers, strict=True):
+            yield self.message(EventType(kind), f"{users}-{number}")
 
-    def send(self, count: int) -> int:
+    def send(self, count: int, users: str = "user") -> int:
         """Send good events, wait for their acknowledgements; how many are acknowledged in all."""
-        self.send_messages(self.messages(count))
+        self.send_messages(self.messages(count, users))
         return self.count
 
     def send_messages(self, messages: Iterable[Message]) -> None:

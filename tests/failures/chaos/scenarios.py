@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.failures.chaos import (
     processes,
+    zombies,
 )
 from tests.failures.chaos.kit import SCENARIOS
 
-__all__ = ["SCENARIOS", "processes"]
+__all__ = ["SCENARIOS", "processes", "zombies"]
