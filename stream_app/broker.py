@@ -56,12 +56,19 @@ class EmbeddedBroker:
     Args:
         port: port to listen on; None takes a free one.
         log_file: receives what the broker prints; None throws it away.
+        advertised_port: port that clients are sent to, where something passes on to `port`; None
+            sends them to `port` itself.
 
     Raises:
         BrokerError: the package is not installed, the port is taken, or no answer comes in time.
     """
 
-    def __init__(self, port: int | None = None, log_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        port: int | None = None,
+        log_file: Path | None = None,
+        advertised_port: int | None = None,
+    ) -> None:
         self.port = free_port() if port is None else port
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._log_file = log_file
@@ -69,7 +76,7 @@ class EmbeddedBroker:
             raise BrokerError(
                 f"Port {self.port} is taken; name another, or end the program that listens on it."
             )
-        self._process = _start(self.port, log_file)
+        self._process = _start(self.port, advertised_port or self.port, log_file)
         try:
             self._wait_for_port()
             wait_until_ready({"bootstrap_servers": [self.bootstrap]}, START_TIMEOUT_S)
@@ -170,11 +177,23 @@ def _listens(server: str, timeout_s: float) -> bool:
         return False
 
 
-def _start(port: int, log_file: Path | None) -> subprocess.Popen[bytes]:
-    url = f"tcp://127.0.0.1:{port}"
-    command = [_binary(), "broker", "--listener-url", url, "--advertised-listener-url", url]
+def _start(port: int, advertised_port: int, log_file: Path | None) -> subprocess.Popen[bytes]:
+    listen, advertised = (f"tcp://127.0.0.1:{number}" for number in (port, advertised_port))
+    command = [_binary(), "broker", "--listener-url", listen]
+    command += ["--advertised-listener-url", advertised]
     command += ["--storage-engine", "memory://interest/"]
     environment = {name: v for name, v in os.environ.items() if name not in _BROKERS_OWN}
+    return start_supervised(command, log_file, environment)
+
+
+def start_supervised(
+    command: list[str], log_file: Path | None, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a broker that ends when the standard input of what is returned ends.
+
+    Raises:
+        BrokerError: the program cannot be started.
+    """
     try:
         with open(log_file or os.devnull, "ab") as log:
             return subprocess.Popen(

@@ -76,6 +76,8 @@ class Run:
         Workers of one name have one data folder (``home / name``) and one log. With `ready` it is
         waited for until it is ready.
         """
+        for before in self._workers:
+            before.end()  # keeps its last line, before another one writes to its log
         worker = ChaosWorker({**self.overrides, **overrides}, self.home, name, fault)
         self._workers.append(worker)
         if ready:

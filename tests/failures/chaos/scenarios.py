@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from tests.failures.chaos import (
+    network,
     processes,
+    restarts,
     zombies,
 )
 from tests.failures.chaos.kit import SCENARIOS
 
-__all__ = ["SCENARIOS", "processes", "zombies"]
+__all__ = ["SCENARIOS", "network", "processes", "restarts", "zombies"]

@@ -53,6 +53,7 @@ class ChaosWorker(WorkerProcess):
         self.name = name
         self.end_is_wanted = bool(fault) and fault[0] == "kill"
         program = (FAULTS, *fault, "--with-parent") if fault else PROGRAM
+        self._end: End | None = None
         super().__init__(overrides, home, name, program)
 
     def kill(self) -> int:
@@ -79,11 +80,14 @@ class ChaosWorker(WorkerProcess):
         return stat.rpartition(")")[2].split()[0] in ("T", "t")
 
     def end(self) -> End | None:
-        """How it ended, None while it runs."""
+        """How it ended, None while it runs.
+
+        What was seen first is kept: the next worker of the name writes to the same log.
+        """
         status = self.status()
-        if status is None:
-            return None
-        return End(self.name, status, self.last_line(), self.end_is_wanted)
+        if self._end is None and status is not None:
+            self._end = End(self.name, status, self.last_line(), self.end_is_wanted)
+        return self._end
 
 
 class Supervised:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from stream_app.lane.commit import STEPS
 from tests.failures.chaos.invariants import check
 from tests.failures.chaos.kit import scenario
 from tests.failures.chaos.run import Run
 from tests.failures.chaos.workers import ChaosWorker
+from tests.workers import SESSION_TIMEOUT_S
 
 EVENTS = 3000
 SMALL_BATCH = 100
@@ -63,7 +66,9 @@ def _stop_at(run: Run, step: str, number: int) -> ChaosWorker:
 
 
 def _wake(run: Run, stopped: ChaosWorker) -> None:
+    """Wake the worker, give it the time of a session to write, and wait until it is back or gone."""
     stopped.resume()
+    time.sleep(SESSION_TIMEOUT_S)
     run.wait_until(
         lambda: stopped.status() is not None or stopped.is_ready(),
         "the worker that woke up is ready again or has ended",
