@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, ClassVar
 
 import psutil
 
@@ -42,8 +43,11 @@ def proxied(home: Path) -> Iterator[Proxied]:
 class DiskBroker:
     """noida-db: its Kafka service keeps the data on disk, so that it can be started again.
 
-    It never ends the session of a consumer that died.
+    It never ends the session of a consumer that died. `overrides` are settings of its workers: it
+    refuses shorter sessions.
     """
+
+    overrides: ClassVar[dict[str, Any]] = {"session_timeout_s": 6.0}
 
     def __init__(self, home: Path) -> None:
         try:

@@ -68,8 +68,8 @@ def scenario(
 ) -> Callable[[Body], Body]:
     """Register a scenario, see Scenario.
 
-    `broker` is called with a folder and gives a context manager whose value has `bootstrap`; the
-    scenario finds the value at `run.broker`.
+    `broker` is called with a folder and gives a context manager whose value has `bootstrap`, and
+    may have `overrides`, settings of the workers; the scenario finds the value at `run.broker`.
     """
 
     def register(body: Body) -> Body:
@@ -121,6 +121,7 @@ def run_scenario(one: Scenario, seed: int, long: bool, dead_sessions_end: bool) 
         with _broker(one, home) as broker:
             run = Run(broker.bootstrap, home, seed, long, one.partitions)
             run.broker = broker
+            run.overrides |= getattr(broker, "overrides", {})
             try:
                 one.body(run)
                 if one.settles:

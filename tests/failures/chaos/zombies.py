@@ -66,7 +66,7 @@ def _stop_at(run: Run, step: str, number: int) -> ChaosWorker:
 
 
 def _wake(run: Run, stopped: ChaosWorker) -> None:
-    """Wake the worker, give it the time of a session to write, and wait until it is back or gone."""
+    """Wake the worker, leave it a session's time to write, and wait until it is back or gone."""
     stopped.resume()
     time.sleep(SESSION_TIMEOUT_S)
     run.wait_until(
