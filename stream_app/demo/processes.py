@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -68,7 +69,7 @@ class WorkerProcess:
         while not self.is_ready():
             self.check_alive()
             if time.monotonic() > deadline:
-                raise WorkerError(f"The worker is not ready in time; {self.last_line()}")
+                raise WorkerError(f"The worker is not ready in time: {self.unready_because()}.")
             time.sleep(0.1)
 
     def is_ready(self) -> bool:
@@ -78,6 +79,16 @@ class WorkerProcess:
                 return True
         except (OSError, urllib.error.URLError):
             return False
+
+    def unready_because(self) -> str:
+        """What /readyz gives as reasons, or that it does not answer."""
+        try:
+            with urllib.request.urlopen(self._url("readyz"), timeout=HTTP_TIMEOUT_S):
+                return "it is ready"
+        except urllib.error.HTTPError as answer:
+            return "; ".join(json.load(answer)["reasons"])
+        except OSError as error:
+            return f"/readyz does not answer ({error})"
 
     def metrics(self) -> dict[tuple[str, tuple[str, ...]], float]:
         """Samples of /metrics by name and label values; empty when it does not answer."""

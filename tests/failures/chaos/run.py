@@ -111,7 +111,10 @@ class Run:
         """Wait for a condition; breaks the scenario when it is not reached in time."""
         deadline = time.monotonic() + timeout_s
         while not reached():
-            self.require(time.monotonic() < deadline, f"not reached in {timeout_s:g} s: {what}")
+            if time.monotonic() > deadline:
+                states = [f"{one.name}: {one.unready_because()}" for one in self.running()]
+                seen = ", ".join(states) or "no worker runs"
+                raise BrokenInvariant(f"not reached in {timeout_s:g} s: {what} ({seen})")
             time.sleep(POLL_S)
 
     def committed(self) -> dict[tuple[str, int], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.failures.chaos import (
+    folders,
     network,
     processes,
     restarts,
@@ -10,4 +11,4 @@ from tests.failures.chaos import (
 )
 from tests.failures.chaos.kit import SCENARIOS
 
-__all__ = ["SCENARIOS", "network", "processes", "restarts", "zombies"]
+__all__ = ["SCENARIOS", "folders", "network", "processes", "restarts", "zombies"]
