@@ -10,6 +10,8 @@ from tests.failures.chaos.kit import scenario
 from tests.failures.chaos.run import Run
 
 DOWN_S = 4.0
+WRITTEN_AFTER_S = 6.0
+"""The broker writes its data every 2 s or so, and loses what it acknowledged since when killed."""
 
 
 @scenario("broker restarted in order", broker=DiskBroker)
@@ -29,7 +31,8 @@ def _restart(run: Run, number: signal.Signals) -> None:
     run.load.send(2000)
     run.wait_until(run.applied(2000), "the worker applies what was sent")
     for _ in range(10 if run.long else 2):
-        # At rest: a record that the broker loses on the way is no fault of the worker.
+        run.wait_until(run.is_settled, "all is applied")
+        time.sleep(WRITTEN_AFTER_S)
         run.broker.stop(number)
         time.sleep(DOWN_S)
         run.broker.start()

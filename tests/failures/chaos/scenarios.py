@@ -7,8 +7,9 @@ from tests.failures.chaos import (
     network,
     processes,
     restarts,
+    soak,
     zombies,
 )
 from tests.failures.chaos.kit import SCENARIOS
 
-__all__ = ["SCENARIOS", "folders", "network", "processes", "restarts", "zombies"]
+__all__ = ["SCENARIOS", "folders", "network", "processes", "restarts", "soak", "zombies"]
