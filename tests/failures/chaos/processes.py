@@ -16,7 +16,7 @@ SMALL_BATCH = 100
 @scenario("kill -9 at each step", kills=True)
 def kill_at_each_step(run: Run) -> None:
     """Two workers are killed, before and after each step of their commits, and started again."""
-    run.load.start(rate=500)
+    run.load.start(rate=300)
     for _ in range(4 if run.long else 1):
         for step in STEPS:
             steps = [f"before {step}", f"after {step}"]
@@ -43,7 +43,7 @@ def kill_at_each_step(run: Run) -> None:
 def kill_at_random(run: Run) -> None:
     """A worker under load is killed at random moments, and started again each time."""
     one = run.supervise(max_batch_events=SMALL_BATCH)
-    run.load.start(rate=1000)
+    run.load.start(rate=1000 if run.long else 500)
     for _ in range(50 if run.long else 5):
         run.wait_until(lambda: one.worker.is_ready(), "the worker is ready again")
         time.sleep(float(run.rng.uniform(0.0, 1.5)))
@@ -55,7 +55,7 @@ def kill_at_random(run: Run) -> None:
 @scenario("SIGTERM under load")
 def sigterm(run: Run) -> None:
     """A worker that is told to end under load ends in order, again and again."""
-    run.load.start(rate=1000)
+    run.load.start(rate=1000 if run.long else 500)
     for _ in range(20 if run.long else 3):
         worker = run.worker()
         run.wait_until(run.applied(run.load.count), "the worker applies what was sent")
@@ -76,7 +76,7 @@ def join_and_die(run: Run) -> None:
 
 
 def _join_and_leave(run: Run, by_kill: bool) -> None:
-    rate, every_s, rounds = (10_000, 20.0, 6) if run.long else (1500, 6.0, 2)
+    rate, every_s, rounds = (10_000, 20.0, 6) if run.long else (600, 4.0, 2)
     run.supervise()
     run.load.start(rate)
     for number in range(rounds):

@@ -14,7 +14,7 @@ from tests.failures.chaos.kit import scenario
 from tests.failures.chaos.run import Run
 
 GIB = 1024**3
-SECONDS, RATE = 30, 1000
+SECONDS, RATE = 30, 500
 LONG_SECONDS, LONG_RATE = 1800, 10_000
 DISK_BUDGET_BYTES = 2 * GIB
 LONG_DISK_BUDGET_BYTES = 60 * GIB
