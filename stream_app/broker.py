@@ -55,9 +55,9 @@ class EmbeddedBroker:
 
     Args:
         port: port to listen on; None takes a free one.
+        advertised_port: loopback port that clients are sent to, where a proxy of the caller's
+            listens; None sends them to `port`.
         log_file: receives what the broker prints; None throws it away.
-        advertised_port: port that clients are sent to, where something passes on to `port`; None
-            sends them to `port` itself.
 
     Raises:
         BrokerError: the package is not installed, the port is taken, or no answer comes in time.
@@ -79,7 +79,8 @@ class EmbeddedBroker:
         self._process = _start(self.port, advertised_port or self.port, log_file)
         try:
             self._wait_for_port()
-            wait_until_ready({"bootstrap_servers": [self.bootstrap]}, START_TIMEOUT_S)
+            if advertised_port is None:  # or else clients cannot get through before the proxy is up
+                wait_until_ready({"bootstrap_servers": [self.bootstrap]}, START_TIMEOUT_S)
             self._check_alive()  # another program may have taken the port and answered
         except BaseException:
             self.close()
@@ -177,10 +178,9 @@ def _listens(server: str, timeout_s: float) -> bool:
         return False
 
 
-def _start(port: int, advertised_port: int, log_file: Path | None) -> subprocess.Popen[bytes]:
-    listen, advertised = (f"tcp://127.0.0.1:{number}" for number in (port, advertised_port))
-    command = [_binary(), "broker", "--listener-url", listen]
-    command += ["--advertised-listener-url", advertised]
+def _start(port: int, advertised: int, log_file: Path | None) -> subprocess.Popen[bytes]:
+    command = [_binary(), "broker", "--listener-url", f"tcp://127.0.0.1:{port}"]
+    command += ["--advertised-listener-url", f"tcp://127.0.0.1:{advertised}"]
     command += ["--storage-engine", "memory://interest/"]
     environment = {name: v for name, v in os.environ.items() if name not in _BROKERS_OWN}
     return start_supervised(command, log_file, environment)
