@@ -34,7 +34,8 @@ def main(
         console.print(f"No scenario is named {unknown[0]!r}; there are: {', '.join(SCENARIOS)}.")
         raise typer.Exit(2)
     names = [name for name in SCENARIOS if not only or name in only]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     done = 0
 
     def show(one: Result) -> None:

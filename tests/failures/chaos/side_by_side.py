@@ -36,6 +36,7 @@ def run_all(
     """
     dead_sessions_end = _dead_sessions_end(names)
     children: list[Any] = []
+    interrupted = threading.Event()
 
     def run_one(name: str) -> Result:
         receiver, sender = SPAWN.Pipe(duplex=False)
@@ -50,13 +51,15 @@ def run_all(
         except EOFError:
             result = Result(name, False, "the kit itself failed, see above", seed)
         child.join()
-        show(result)
+        if not interrupted.is_set():
+            show(result)
         return result
 
     pool = ThreadPoolExecutor(jobs)
     try:
         return [future.result() for future in [pool.submit(run_one, name) for name in names]]
     except KeyboardInterrupt:
+        interrupted.set()
         pool.shutdown(wait=False, cancel_futures=True)
         _end(children)
         raise
@@ -78,6 +81,7 @@ def _end(children: list[Any]) -> None:
 def _child(sender: Any, name: str, seed: int, long: bool, dead_sessions_end: bool) -> None:
     """Run one scenario in a process of its own."""
     os.setpgrp()  # Ctrl-C reaches the parent, which interrupts this one
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     threading.Thread(target=_end_with_parent, args=[os.getppid()], daemon=True).start()
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     with suppress(KeyboardInterrupt):
