@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench schemas
+.PHONY: help demo test chaos lint bench schemas
 
 help: ## Show this list
 	@echo "Targets; ARGS=\"...\" is passed on, PYTHON=... chooses the Python (3.10 or newer):"
@@ -22,6 +22,9 @@ demo: $(STAMP) ## Watch events go through an embedded broker and a worker
 test: $(STAMP) ## Run all tests; the integration tests start the embedded broker
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal \
 		tests/unit tests/integration tests/acceptance tests/failures $(ARGS)
+
+chaos: $(STAMP) ## Break the worker in every way, and check that nothing is lost or doubled
+	@$(BIN)/python -m tests.failures.chaos $(ARGS)
 
 lint: $(STAMP) ## Check style, types, security, the compose file, the Dockerfile and the dashboards
 	@echo "ruff check"; $(BIN)/ruff check .

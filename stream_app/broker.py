@@ -200,6 +200,17 @@ def _start(port: int, advertised: int, log_file: Path | None) -> subprocess.Pope
     command += ["--advertised-listener-url", f"tcp://127.0.0.1:{advertised}"]
     command += ["--storage-engine", "memory://interest/"]
     environment = {name: v for name, v in os.environ.items() if name not in _BROKERS_OWN}
+    return start_supervised(command, log_file, environment)
+
+
+def start_supervised(
+    command: list[str], log_file: Path | None, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a broker that ends when the standard input of what is returned ends.
+
+    Raises:
+        BrokerError: the program cannot be started.
+    """
     try:
         with open(log_file or os.devnull, "ab") as log:
             return subprocess.Popen(

@@ -70,11 +70,11 @@ def worker(
     from stream_app.worker import run
 
     if with_parent:
-        threading.Thread(target=_end_with_input, daemon=True).start()
+        threading.Thread(target=end_with_input, daemon=True).start()
     sys.exit(run(Settings()))
 
 
-def _end_with_input() -> None:
+def end_with_input() -> None:
     """A pipe from the parent ends however the parent ends, also by kill -9.
 
     Read without ``sys.stdin``, whose lock a thread must not hold when the interpreter ends.

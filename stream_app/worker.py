@@ -23,6 +23,7 @@ from model import checkpoint as checkpoints
 from model.checkpoint import Checkpoint
 from model.errors import ModelError
 from stream_app import topics
+from stream_app.data_folder import held
 from stream_app.errors import (
     InterestStreamError,
     RecoveryError,
@@ -173,7 +174,8 @@ def run(settings: Settings, at_step: AtStep = no_step) -> int:
     try:
         checkpoint = _load(settings)
         _check(settings)
-        _run(build_app(settings, checkpoint, CollectorRegistry(), at_step))
+        with held(settings.data_dir):
+            _run(build_app(settings, checkpoint, CollectorRegistry(), at_step))
     except InterestStreamError as error:
         _say(f"{type(error).__name__}: {error}")
         return error.exit_code
@@ -190,18 +192,11 @@ def _load(settings: Settings) -> Checkpoint:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse open doors, topics that would lose or split data, and a data folder that fails."""
+    """Refuse open doors, and topics that would lose or split data."""
     settings.http_access()
     for finding in topics.check(settings):
         if finding.is_certain:
             raise TopicError(finding.sentence)
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"The data folder {settings.data_dir} cannot be made ({error.strerror}); set "
-            "INTEREST_DATA_DIR to another."
-        ) from error
 
 
 def _run(app: InterestApp) -> None:

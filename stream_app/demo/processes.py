@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,22 +22,31 @@ from stream_app.settings import PREFIX
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
 HTTP_TIMEOUT_S = 2.0
+PROGRAM = ("stream_app.cli", "worker", "--with-parent")
+"""Module and arguments that run a worker which ends with the process that started it."""
 
 
 class WorkerProcess:
     """One ``interest-stream worker`` with settings of its own.
 
-    overrides are field names of Settings; data_dir, http_port and log file are the worker's own.
+    overrides are field names of Settings; http_port and log file are the worker's own, and
+    data_dir is a folder of its name unless overrides have one.
     """
 
-    def __init__(self, overrides: Mapping[str, object], home: Path, name: str = "worker") -> None:
+    def __init__(
+        self,
+        overrides: Mapping[str, object],
+        home: Path,
+        name: str = "worker",
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self.port = free_port()
         self.log_file = home / f"{name}.log"
-        own = {**overrides, "data_dir": home / name, "http_port": self.port}
+        own = {"data_dir": home / name, **overrides, "http_port": self.port}
         variables = {f"{PREFIX}{key.upper()}": str(value) for key, value in own.items()}
         with open(self.log_file, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stream_app.cli", "worker", "--with-parent"],
+                [sys.executable, "-m", *program],
                 stdin=subprocess.PIPE,  # never written to: it ends with this process
                 stdout=log,
                 stderr=log,
@@ -49,13 +59,17 @@ class WorkerProcess:
         """Process id."""
         return self._process.pid
 
+    def status(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._process.poll()
+
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Waits for /readyz; WorkerError with the log's last line when the worker ends first."""
         deadline = time.monotonic() + timeout_s
         while not self.is_ready():
             self.check_alive()
             if time.monotonic() > deadline:
-                raise WorkerError(f"The worker is not ready in time; {self.last_line()}")
+                raise WorkerError(f"The worker is not ready in time: {self.unready_because()}.")
             time.sleep(0.1)
 
     def is_ready(self) -> bool:
@@ -65,6 +79,16 @@ class WorkerProcess:
                 return True
         except (OSError, urllib.error.URLError):
             return False
+
+    def unready_because(self) -> str:
+        """What /readyz gives as reasons, or that it does not answer."""
+        try:
+            with urllib.request.urlopen(self._url("readyz"), timeout=HTTP_TIMEOUT_S):
+                return "it is ready"
+        except urllib.error.HTTPError as answer:
+            return "; ".join(json.load(answer)["reasons"])
+        except OSError as error:
+            return f"/readyz does not answer ({error})"
 
     def metrics(self) -> dict[tuple[str, tuple[str, ...]], float]:
         """Samples of /metrics by name and label values; empty when it does not answer."""

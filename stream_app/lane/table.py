@@ -15,6 +15,7 @@ import rocksdict
 from faust.stores.rocksdb import RocksDBOptions, Store
 from faust.types import TP
 
+from stream_app.data_folder import open_or_wipe, store_error
 from stream_app.lane.stored_rows import MARKER_PREFIX, Markers, decode_marker
 
 if TYPE_CHECKING:
@@ -51,8 +52,16 @@ class RowTable:
         self._table: Any = table
 
     def read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        """The rows of the keys by one multi-get, None where there is none."""
-        found: list[bytes | None] = self._store()._db_for_partition(partition).get(keys)
+        """The rows of the keys by one multi-get, None where there is none.
+
+        Raises:
+            StoreError: the store is damaged.
+        """
+        store = self._store()
+        try:
+            found: list[bytes | None] = store._db_for_partition(partition).get(keys)
+        except Exception as error:  # the only class that rocksdict raises
+            raise store_error(store.partition_path(partition), error) from error
         return found
 
     def write(
@@ -65,6 +74,9 @@ class RowTable:
         """Write the rows (None deletes) and the changelog offset reached, all or nothing.
 
         The offset stands under Faust's key, so that its recovery goes on from there.
+
+        Raises:
+            StoreError: the store cannot be written, as when the disk is full.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put = batch.put
@@ -74,7 +86,11 @@ class RowTable:
             else:
                 put(key, row)
         put(Store.offset_key, str(changelog_offset).encode())  # as Store.set_persisted_offset
-        self._store()._db_for_partition(partition).write(batch)
+        store = self._store()
+        try:
+            store._db_for_partition(partition).write(batch)
+        except Exception as error:  # the only class that rocksdict raises
+            raise store_error(store.partition_path(partition), error) from error
 
     def after(self, partition: int, key: bytes, count: int) -> list[tuple[bytes, bytes]]:
         """The first rows and markers at or after a key, by rising keys; at most `count`."""
@@ -111,8 +127,8 @@ class WorkerBudget(RocksDBOptions):
         )
 
     def open(self, path: Path, *, read_only: bool = False) -> Any:
-        """Open the RocksDB of one partition."""
-        return rocksdict.Rdict(str(path), options=self.as_options())
+        """Open the RocksDB of one partition; one that is damaged is wiped first."""
+        return open_or_wipe(path, lambda: rocksdict.Rdict(str(path), options=self.as_options()))
 
     def as_options(self) -> Any:
         """The options of one partition."""

@@ -237,11 +237,11 @@ def _applied(worker: WorkerProcess) -> float:
 
 
 def broken_worker(overrides: Mapping[str, Any], home: Path, *arguments: str) -> tuple[int, str]:
-    """Exit status and standard error of a worker with something broken, see lane_worker.py."""
+    """Exit status and standard error of a worker with something broken, see chaos/faults.py."""
     own = {**overrides, "data_dir": home / "worker", "http_port": 0}
     variables = {f"{PREFIX}{key.upper()}": str(value) for key, value in own.items()}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.integration.lane_worker", *arguments],
+        [sys.executable, "-m", "tests.failures.chaos.faults", *arguments],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,

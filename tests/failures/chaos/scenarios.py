@@ -1,0 +1,15 @@
+"""Imports every module of scenarios, in the order of the report."""
+
+from __future__ import annotations
+
+from tests.failures.chaos import (
+    folders,
+    network,
+    processes,
+    restarts,
+    soak,
+    zombies,
+)
+from tests.failures.chaos.kit import SCENARIOS
+
+__all__ = ["SCENARIOS", "folders", "network", "processes", "restarts", "soak", "zombies"]
