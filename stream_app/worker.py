@@ -36,6 +36,7 @@ from stream_app.inspection import Inspector
 from stream_app.lane.app import InterestApp, RawBatches
 from stream_app.lane.commit import AtStep, no_step
 from stream_app.lane.lane import Lane
+from stream_app.lane.table import LaneTable
 from stream_app.lane.transport import LaneTransport
 from stream_app.metrics import Metrics
 from stream_app.settings import Settings
@@ -88,6 +89,7 @@ def build_app(
         topic_replication_factor=settings.replication,
         topic_disable_leader=True,
         web_enabled=False,
+        Table=LaneTable,
         worker_redirect_stdouts=False,
     )
     app.transport = LaneTransport(app.conf.broker_consumer, app)
@@ -119,6 +121,7 @@ def build_app(
     app.health = WorkerHealth()
     app.metrics.follow(app.health, time.monotonic)
     app.health_server = HealthServer(app.health, registry, token=settings.http_access())
+    assert isinstance(table, LaneTable)
     app.lane = Lane(app, table, settings, checkpoint, app.metrics, app.health, app.fail, at_step)
     inspector = Inspector(
         app.lane,

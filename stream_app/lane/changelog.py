@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from stream_app.lane.fence import Fence
-from stream_app.lane.sender import NO_HEADERS, Sends
+from stream_app.lane.recovered_rows import (
+    POSITION_HEADER,
+    Position,
+    encode_position,
+    position_of,
+)
+from stream_app.lane.sender import NO_HEADERS, Header, Record, Sends
+from stream_app.lane.stored_rows import is_marker
 from stream_app.lane.table import Rows
 
 logger = logging.getLogger(__name__)
 
+NOTHING: Mapping[bytes, Position] = {}
 ReadSince = Callable[[int, int], Awaitable[tuple[Sequence[Any], int]]]
 """Partition and offset to the records from there on, and the offset that the next one will get."""
 
@@ -69,15 +77,25 @@ class Changelog:
         return self._locks.setdefault(partition, asyncio.Lock())
 
     async def append(
-        self, partition: int, keys: Sequence[bytes], rows: Sequence[bytes | None], fence: Fence
+        self,
+        partition: int,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        fence: Fence,
+        deleted: Mapping[bytes, Position] = NOTHING,
     ) -> int:
         """Append rows (None: no row any more) and return the changelog offset that they reach.
+
+        `deleted` has the positions of the rows that None takes the place of.
 
         Raises:
             Revoked: another worker has the partition.
             WorkerError: the changelog refuses them.
         """
-        records = [(key, row, NO_HEADERS) for key, row in zip(keys, rows, strict=True)]
+        records = [
+            (key, row, NO_HEADERS if row is not None else _header(deleted.get(key)))
+            for key, row in zip(keys, rows, strict=True)
+        ]
         receipt = await self._sender.send(self._topic, partition, records)
         due = self._next.get(partition, receipt.first)
         reached = receipt.last
@@ -86,6 +104,25 @@ class Changelog:
             reached = await self._put_right(partition, due, ours, fence)
         self._next[partition] = reached + 1
         return reached
+
+    async def restore(self, partition: int, keys: Collection[bytes], fence: Fence) -> None:
+        """Append our rows of users whose last record a recovery has found to be older."""
+        if not keys:
+            return
+        async with self.lock(partition):
+            await fence.held()
+            found = list(keys)
+            rows = self._rows.read(partition, found)
+            logger.warning(
+                "Partition %d of %s ends with %d rows older than ours, which are sent again",
+                partition,
+                self._topic,
+                len(found),
+            )
+            self._on_foreign(len(found))
+            reached = await self.append(partition, found, rows, fence)
+            await fence.held()
+            self._rows.write(partition, [], [], reached)
 
     async def look(self, partition: int, end: int, fence: Fence) -> None:
         """Put right what another has written since our last record, when there is any.
@@ -124,7 +161,27 @@ class Changelog:
                 len(wrong),
             )
             self._on_foreign(len(wrong))
-            await self._sender.send(
-                self._topic, partition, [(key, wanted[key], NO_HEADERS) for key in wrong]
-            )
+            await self._send(partition, {key: wanted[key] for key in wrong}, last)
             since = end
+
+    async def _send(
+        self,
+        partition: int,
+        rows: Mapping[bytes, bytes | None],
+        replaced: Mapping[bytes, bytes | None],
+    ) -> None:
+        """Send rows again; one that is deleted carries the position of what stands in its place."""
+        records: list[Record] = []
+        for key, row in rows.items():
+            stale = replaced.get(key)
+            gone = row is None and stale is not None and not is_marker(key)
+            records.append(
+                (key, row, _header(position_of(stale)) if gone and stale else NO_HEADERS)
+            )
+        await self._sender.send(self._topic, partition, records)
+
+
+def _header(position: Position | None) -> list[Header]:
+    if position is None:
+        return NO_HEADERS
+    return [(POSITION_HEADER, encode_position(position))]

@@ -7,14 +7,15 @@ the offsets in the rows tell what was applied, and outputs that come again carry
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from stream_app.control import RECEIPT_HEADER, Erase, Receipt, encode
 from stream_app.dead_letters import DeadLetter
 from stream_app.lane.changelog import Changelog
 from stream_app.lane.fence import Fence
 from stream_app.lane.merge import Triple
+from stream_app.lane.recovered_rows import Position
 from stream_app.lane.sender import NO_HEADERS, Sends
 from stream_app.lane.table import Rows
 from stream_app.metrics import Metrics
@@ -48,6 +49,7 @@ class Results:
     dead_letters             of the records that were no events
     keys, rows               the rows of all users of the batch, as stored; None deletes
     ends                     per input topic, the offset after the batch's last record
+    deleted                  positions of the rows that None takes the place of
     """
 
     drift: Sequence[tuple[bytes, bytes | None]]
@@ -56,6 +58,7 @@ class Results:
     keys: Sequence[bytes]
     rows: Sequence[bytes | None]
     ends: Triple
+    deleted: Mapping[bytes, Position] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,9 @@ class Committer:
         """Step 2: the rows are acknowledged by the changelog; the offset that they reach."""
         await fence.held()
         self._at_step("before changelog")
-        reached = await self._changelog.append(partition, results.keys, results.rows, fence)
+        reached = await self._changelog.append(
+            partition, results.keys, results.rows, fence, results.deleted
+        )
         self._at_step("after changelog")
         return reached
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from stream_app.control import Erase, Place, Receipt
 from stream_app.lane.commit import Results, Topics, Written
 from stream_app.lane.journal import JournalEntry
+from stream_app.lane.recovered_rows import marker_position
 from stream_app.lane.stored_rows import Marker, Markers, encode_marker, marker_key
 
 
@@ -49,7 +50,8 @@ def erase(entry: JournalEntry, request: Erase, markers: Markers) -> Erased:
         keys = [key, marker_key(entry.erased)]
         rows = [None, encode_marker(marker)]
     deleted: list[tuple[bytes, bytes | None]] = [(key, None)]
-    return Erased(Results(deleted, deleted, [], keys, rows, entry.end), marker)
+    positions = {key: marker_position(marker)}
+    return Erased(Results(deleted, deleted, [], keys, rows, entry.end, positions), marker)
 
 
 def receipt(

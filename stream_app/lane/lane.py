@@ -39,7 +39,7 @@ from stream_app.lane.merge import Triple
 from stream_app.lane.partition import Batch, Erasure, Partition
 from stream_app.lane.sender import Sender
 from stream_app.lane.sweep import SLICE_ROWS, Sweep
-from stream_app.lane.table import RowTable
+from stream_app.lane.table import LaneTable
 from stream_app.lane.takeover import check_counts, take_over
 from stream_app.lane.topic_reader import reading
 from stream_app.metrics import Metrics
@@ -47,7 +47,6 @@ from stream_app.settings import Settings
 
 if TYPE_CHECKING:
     from faust.types.streams import StreamT
-    from faust.types.tables import CollectionT
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class Lane:
     def __init__(
         self,
         app: Any,
-        table: CollectionT,
+        table: LaneTable,
         settings: Settings,
         checkpoint: Checkpoint,
         metrics: Metrics,
@@ -85,7 +84,8 @@ class Lane:
         self._health = health
         self._on_failure = on_failure
         self._at_step = at_step
-        self.rows = RowTable(table)
+        self._table = table
+        self.rows = table.rows
         self._topics = settings.input_topics
         self._control_topic = settings.control_topic
         self._event_types = {topic: EventType(i) for i, topic in enumerate(self._topics)}
@@ -246,6 +246,8 @@ class Lane:
             assert self._changelog is not None
             self._changelog.begin({number: self.rows.next_offset(number) for number in started})
             for number, partition in started.items():
+                stale = self._table.stale.pop(number, set())
+                await self._changelog.restore(number, stale, fence)
                 partition.markers = self.rows.markers(number)
                 self._sweeps[number] = Sweep(partition.swept_ms, self._checkpoint.hidden)
             self._looks = asyncio.create_task(self._guard(self._look_again(fence)))
@@ -450,15 +452,15 @@ class Lane:
             return False
         found = self.rows.after(partition.number, sweep.position, SLICE_ROWS)
         committed = self._app.consumer._committed_offset
-        keys = sweep.next_expired(
+        expired = sweep.next_expired(
             found, [committed[tp] or 0 for tp in partition.tps], partition.epochs
         )
-        if keys:
-            gone: list[bytes | None] = [None] * len(keys)
+        if expired:
+            keys, gone = list(expired), [None] * len(expired)
             async with self._changelog.lock(partition.number):
                 await partition.fence.held()
                 fence = partition.fence
-                reached = await self._changelog.append(partition.number, keys, gone, fence)
+                reached = await self._changelog.append(partition.number, keys, gone, fence, expired)
                 await fence.held()
                 self.rows.write(partition.number, keys, gone, reached)
             self._metrics.expired_rows_total.inc(len(keys))

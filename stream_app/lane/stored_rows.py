@@ -55,7 +55,12 @@ Markers = dict[bytes, Marker]
 
 def user_hash(user: str) -> bytes:
     """16 bytes that name a user without the user id."""
-    return hashlib.sha256(user.encode()).digest()[:16]
+    return key_hash(user.encode())
+
+
+def key_hash(key: bytes) -> bytes:
+    """The same from the key of the user's row."""
+    return hashlib.sha256(key).digest()[:16]
 
 
 def is_marker(key: bytes) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from model.state import row_dtype
 from stream_app.lane.merge import NEVER, Triple
+from stream_app.lane.recovered_rows import Position, position_of
 from stream_app.lane.stored_rows import is_marker
 
 SLICE_ROWS = 2000
@@ -52,8 +53,8 @@ class Sweep:
 
     def next_expired(
         self, found: Sequence[tuple[bytes, bytes]], committed: Sequence[int], epochs: Triple
-    ) -> list[bytes]:
-        """The keys to delete of the next slice of the store, and go on behind it.
+    ) -> dict[bytes, Position]:
+        """The keys to delete of the next slice, with their positions, and go on behind it.
 
         Args:
             found: at most `SLICE_ROWS` rows from `position` on.
@@ -64,11 +65,12 @@ class Sweep:
         if not rows or len(rows) < len(found) or len(found) < SLICE_ROWS:
             self.is_done = True
         if not rows:
-            return []
+            return {}
         self.position = rows[-1][0] + b"\0"
         values = np.frombuffer(b"".join([value for _, value in rows]), dtype=self._dtype)
         known = values["epoch"] == np.asarray(epochs, dtype=np.uint32)
         is_committed = (~known | (values["offset"] < np.asarray(committed))).all(axis=1)
         expired = values["last_time_ms"] < self._swept_ms
         self._left_some |= bool((expired & ~is_committed).any())
-        return [rows[index][0] for index in np.flatnonzero(expired & is_committed).tolist()]
+        gone = [rows[index] for index in np.flatnonzero(expired & is_committed).tolist()]
+        return {key: position_of(value) for key, value in gone}

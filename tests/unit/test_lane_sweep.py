@@ -24,7 +24,7 @@ def stored(
 def test_deletes_what_has_expired() -> None:
     sweep = Sweep(100, H)
     found = stored({b"ann": 99, b"bob": 100, b"eve": 5})
-    assert sweep.next_expired(found, COMMITTED, EPOCHS) == [b"ann", b"eve"]
+    assert list(sweep.next_expired(found, COMMITTED, EPOCHS)) == [b"ann", b"eve"]
     assert sweep.is_done
 
 
@@ -38,38 +38,38 @@ def test_goes_on_behind_the_slice() -> None:
     assert len(sweep.next_expired(stored(dict.fromkeys(keys, 0)), COMMITTED, EPOCHS)) == SLICE_ROWS
     assert not sweep.is_done
     assert keys[-1] < sweep.position
-    assert sweep.next_expired([], COMMITTED, EPOCHS) == []
+    assert list(sweep.next_expired([], COMMITTED, EPOCHS)) == []
     assert sweep.is_done
 
 
 def test_stops_at_the_markers() -> None:
     sweep = Sweep(100, H)
     marker = (marker_key(user_hash("eve")), bytes(64))
-    assert sweep.next_expired([*stored({b"ann": 1}), marker], COMMITTED, EPOCHS) == [b"ann"]
+    assert list(sweep.next_expired([*stored({b"ann": 1}), marker], COMMITTED, EPOCHS)) == [b"ann"]
     assert sweep.is_done
 
 
 def test_leaves_rows_beyond_the_committed_offsets_until_they_are() -> None:
     sweep = Sweep(100, H)
     late = stored({b"ann": 1}, offset=10)
-    assert sweep.next_expired(late, COMMITTED, EPOCHS) == []
+    assert list(sweep.next_expired(late, COMMITTED, EPOCHS)) == []
     assert sweep.is_done
     assert sweep.committed()
-    assert sweep.next_expired(late, [11, 11, 11], EPOCHS) == [b"ann"]
+    assert list(sweep.next_expired(late, [11, 11, 11], EPOCHS)) == [b"ann"]
     assert not sweep.committed(), "nothing is left"
 
 
 def test_offsets_of_another_epoch_of_the_topic_do_not_hold_a_row() -> None:
     found = stored({b"ann": 1}, offset=900, epoch=4)
-    assert Sweep(100, H).next_expired(found, COMMITTED, EPOCHS) == [b"ann"]
+    assert list(Sweep(100, H).next_expired(found, COMMITTED, EPOCHS)) == [b"ann"]
 
 
 def test_begins_again_when_more_has_expired() -> None:
     sweep = Sweep(100, H)
     found = stored({b"ann": 150})
-    assert sweep.next_expired(found, COMMITTED, EPOCHS) == []
+    assert list(sweep.next_expired(found, COMMITTED, EPOCHS)) == []
     sweep.note(100)
     assert sweep.is_done
     sweep.note(200)
     assert not sweep.is_done
-    assert sweep.next_expired(found, COMMITTED, EPOCHS) == [b"ann"]
+    assert list(sweep.next_expired(found, COMMITTED, EPOCHS)) == [b"ann"]
