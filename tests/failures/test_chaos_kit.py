@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,7 @@ ANSWER = b"answer"
 
 
 @pytest.fixture
-def run(kafka: str, tmp_path: Path) -> Run:
+def run(kafka: str, tmp_path: Path) -> Iterator[Run]:
     one = Run(kafka, tmp_path, seed=1, long=False)
     yield one
     one.close()

@@ -14,7 +14,7 @@ from tests.workers import SESSION_TIMEOUT_S
 EVENTS = 3000
 SMALL_BATCH = 100
 REPAIRED_IN_S = 3 * SESSION_TIMEOUT_S
-SHORT_STEPS = ("before outputs", "before changelog", "before store", "before offsets")
+SHORT_STEPS = ("before outputs", "before changelog")
 
 
 @scenario("a stopped worker wakes up", kills=True)
