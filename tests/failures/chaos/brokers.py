@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -38,6 +38,15 @@ def proxied(home: Path) -> Iterator[Proxied]:
         EmbeddedBroker(port, home / "broker.log", advertised_port=proxy.port),
     ):
         yield Proxied(f"127.0.0.1:{proxy.port}", proxy)
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files in a folder; files may go meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 class DiskBroker:
@@ -83,7 +92,7 @@ class DiskBroker:
 
     def data_bytes(self) -> int:
         """Bytes that its data take on disk."""
-        return sum(path.stat().st_size for path in self.data_dir.rglob("*") if path.is_file())
+        return bytes_in(self.data_dir)
 
     def _broker(self) -> psutil.Process:
         children = psutil.Process(self._process.pid).children()

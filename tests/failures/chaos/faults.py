@@ -52,7 +52,7 @@ def refuse(topic: str) -> None:
             raise refused(topic, TopicAuthorizationFailedError(topic))
         return await send(self, name, partition, found)
 
-    Sender.send = send_or_refuse  # type: ignore[method-assign]
+    Sender.send = send_or_refuse  # type: ignore[assignment, method-assign]
 
 
 def main(fault: str, *arguments: str) -> int:

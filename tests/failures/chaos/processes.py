@@ -56,7 +56,7 @@ def kill_at_random(run: Run) -> None:
 def sigterm(run: Run) -> None:
     """A worker that is told to end under load ends in order, again and again."""
     run.load.start(rate=1000 if run.long else 500)
-    for _ in range(20 if run.long else 3):
+    for _ in range(20 if run.long else 2):
         worker = run.worker()
         run.wait_until(run.applied(run.load.count), "the worker applies what was sent")
         run.require(worker.stop() == 0, "the worker does not end in order")

@@ -116,6 +116,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.05)  # sockets that were reset close in the turns that follow
 
     async def _set_flow(self, flows: bool) -> None:
         if flows:

@@ -9,8 +9,8 @@ from tests.failures.chaos.brokers import DiskBroker
 from tests.failures.chaos.kit import scenario
 from tests.failures.chaos.run import Run
 
-DOWN_S = 4.0
-WRITTEN_AFTER_S = 6.0
+DOWN_S = 2.0
+WRITTEN_AFTER_S = 5.0
 """The broker writes its data every 2 s or so, and loses what it acknowledged since when killed."""
 
 
@@ -30,7 +30,7 @@ def _restart(run: Run, number: signal.Signals) -> None:
     run.supervise()
     run.load.send(2000)
     run.wait_until(run.applied(2000), "the worker applies what was sent")
-    for _ in range(10 if run.long else 2):
+    for _ in range(10 if run.long else 1):
         run.wait_until(run.is_settled, "all is applied")
         time.sleep(WRITTEN_AFTER_S)
         run.broker.stop(number)

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stream_app import topics
 from tests.conftest import own_settings
 from tests.failures.chaos.kit import Result, run_scenario
@@ -83,6 +85,7 @@ def _child(sender: Any, name: str, seed: int, long: bool, dead_sessions_end: boo
     os.setpgrp()  # Ctrl-C reaches the parent, which interrupts this one
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     threading.Thread(target=_end_with_parent, args=[os.getppid()], daemon=True).start()
+    torch.set_num_threads(1)  # the cores are the workers'
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     with suppress(KeyboardInterrupt):
         sender.send(run_scenario(SCENARIOS[name], seed, long, dead_sessions_end))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psutil
 
 from stream_app.lane.table import MAX_OPEN_FILES
-from tests.failures.chaos.brokers import DiskBroker
+from tests.failures.chaos.brokers import DiskBroker, bytes_in
 from tests.failures.chaos.kit import scenario
 from tests.failures.chaos.run import Run
 
@@ -55,7 +55,7 @@ def soak(run: Run) -> None:
         run.require(_table_files(process) <= TABLE_FILES, "RocksDB holds too many files open")
         for name, figure in FIGURES.items():
             samples[name].append(figure(process))
-        used = run.broker.data_bytes() + _bytes_in(run)
+        used = run.broker.data_bytes() + bytes_in(run.home / "one")
         run.require(used < budget, f"{used / GIB:.1f} GiB on disk, budgeted are {budget / GIB:g}")
         time.sleep(SAMPLE_EVERY_S)
     run.note()
@@ -67,8 +67,3 @@ def soak(run: Run) -> None:
             f"{name} of the worker went from {first:,.0f} in the first third to {last:,.0f} in "
             "the last",
         )
-
-
-def _bytes_in(run: Run) -> int:
-    paths = (run.home / "one").rglob("*")
-    return sum(path.stat().st_size for path in paths if path.is_file())

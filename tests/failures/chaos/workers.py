@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from stream_app.demo.processes import PROGRAM, WorkerProcess
 
 FAULTS = "tests.failures.chaos.faults"
@@ -76,8 +78,10 @@ class ChaosWorker(WorkerProcess):
 
     def is_paused(self) -> bool:
         """True while the process is stopped by a signal."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[0] in ("T", "t")
+        try:
+            return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:
+            return False
 
     def end(self) -> End | None:
         """How it ended, None while it runs.
