@@ -36,6 +36,7 @@ from stream_app.lane.commit import AtStep, no_step
 from stream_app.lane.lane import Lane
 from stream_app.lane.transport import LaneTransport
 from stream_app.metrics import Metrics
+from stream_app.security import hide_credentials
 from stream_app.settings import Settings
 
 TABLE = "user_state"
@@ -192,6 +193,7 @@ def _check(settings: Settings) -> None:
 def _run(app: InterestApp) -> None:
     """Start the app and wait for its end; raises what ended it, if that was a failure."""
     torch.set_num_threads(1)
+    hide_credentials()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = LaneWorker(
