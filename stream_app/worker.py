@@ -157,6 +157,7 @@ def run(settings: Settings, at_step: AtStep = no_step) -> int:
     anything else.
     """
     try:
+        settings.http_access()  # refuses an open door before anything else is done
         checkpoint = _load(settings)
         _check(settings)
         _run(build_app(settings, checkpoint, CollectorRegistry(), at_step))
@@ -176,8 +177,7 @@ def _load(settings: Settings) -> Checkpoint:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse open doors, topics that would lose or split data, and a data folder that fails."""
-    settings.http_access()
+    """Refuse topics that would lose or split data, and a data folder that cannot be made."""
     for finding in topics.check(settings):
         if finding.is_certain:
             raise TopicError(finding.sentence)
