@@ -115,12 +115,14 @@ def _with_sasl(connection: socket.socket, kafka_python: Mapping[str, Any]) -> Tr
             answer = _call(connection, _SASL_AUTHENTICATE, 0, body)
             if _error_of(answer) == _AUTHENTICATION_FAILED:
                 return _unknown_user(name)
+            if _error_of(answer) != 0:
+                return None
             # After the error comes a nullable text, then the length and the bytes of the token.
             text = max(int.from_bytes(answer[2:4], "big", signed=True), 0)
             mechanism.receive(answer[4 + text + 4 :])
             if mechanism.is_done():
                 return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         return None
     return None
 
