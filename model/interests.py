@@ -134,13 +134,18 @@ def category_logits(
     return logits
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities in float64; beyond 700 they do not move any more, and exp would overflow."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -700.0, 700.0))))
+
+
 def category_probabilities(
     rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint
 ) -> np.ndarray:
     """P(category touched within the horizon after ``now_ms`` | row), (R, C); column 0 is 0."""
     out = hidden_readout(rows, checkpoint)
     logits = category_logits(rows, out, now_ms // 1000, checkpoint)
-    probabilities = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+    probabilities = sigmoid(logits)
     probabilities[:, 0] = 0.0
     return probabilities
 
@@ -172,7 +177,7 @@ def top_interests(logits: np.ndarray, named: int, k: int) -> Interests:
     """The k likeliest of the categories 1 to ``named`` - 1; ties go to the lower index."""
     category = best(logits[:, 1:named], k) + 1
     logit = np.take_along_axis(logits, category, 1)
-    p = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
+    p = sigmoid(logit)
     clipped = np.clip(p, 1e-12, 1 - 1e-12)
     entropy = -(clipped * np.log2(clipped) + (1 - clipped) * np.log2(1 - clipped))
     return Interests(category, p, entropy)

@@ -6,10 +6,10 @@ report the configuration of topics.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -144,7 +144,7 @@ def wait_until_ready(kafka_python: dict[str, Any], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         left_s = max(deadline - time.monotonic(), 0.1)
-        trouble = _trouble(servers, kafka_python.get("ssl_context"), left_s)
+        trouble = _trouble(servers, kafka_python, left_s)
         if trouble is None:
             trouble = _ask(kafka_python, max(deadline - time.monotonic(), 0.1))
         if trouble is None:
@@ -156,13 +156,11 @@ def wait_until_ready(kafka_python: dict[str, Any], timeout_s: float) -> None:
         time.sleep(0.05)
 
 
-def _trouble(
-    servers: list[str], context: ssl.SSLContext | None, timeout_s: float
-) -> Trouble | None:
+def _trouble(servers: list[str], kafka_python: dict[str, Any], timeout_s: float) -> Trouble | None:
     """None when one of the servers answers; or else what is wrong with one that may still do so."""
     found: list[Trouble] = []
     for server in servers:
-        trouble = probe(server, context, timeout_s / len(servers))
+        trouble = probe(server, kafka_python, timeout_s / len(servers))
         if trouble is None:
             return None
         found.append(trouble)
@@ -171,6 +169,9 @@ def _trouble(
 
 def _ask(kafka_python: dict[str, Any], timeout_s: float) -> Trouble | None:
     timeout_ms = int(timeout_s * 1000)
+    logger = logging.getLogger("kafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # it logs every attempt; what comes of them is told here
     try:
         admin = KafkaAdminClient(
             **kafka_python, bootstrap_timeout_ms=timeout_ms, request_timeout_ms=timeout_ms
@@ -181,8 +182,13 @@ def _ask(kafka_python: dict[str, Any], timeout_s: float) -> Trouble | None:
             admin.close()
     except (KafkaError, OSError) as error:
         cause = type(error).__name__
-        advice = "check that the addresses which it advertises can be reached from here"
+        advice = (
+            "check INTEREST_KAFKA_SECURITY_PROTOCOL, and that the addresses which it advertises "
+            "can be reached from here"
+        )
         return Trouble(cause, advice)
+    finally:
+        logger.setLevel(level)
     return None
 
 

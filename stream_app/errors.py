@@ -8,7 +8,7 @@
     ├── BrokerError              no broker answers, or the embedded broker does not start
     ├── DeadLetterError          a dead letter cannot be read or sent again
     └── WorkerError              the worker cannot go on
-        ├── StoreError           the local store does not fit the topics
+        ├── StoreError           the local store does not fit the topics, or is damaged
         └── RecoveryError        the states cannot be rebuilt from the changelog
 
 The message is one sentence that says what is wrong and what to do; the command line prints it
@@ -67,7 +67,7 @@ class WorkerError(InterestStreamError):
 
 
 class StoreError(WorkerError):
-    """The local store does not fit the topics it was filled from."""
+    """The local store does not fit the topics it was filled from, or a row of it is damaged."""
 
 
 class RecoveryError(WorkerError):

@@ -14,6 +14,7 @@ None of them carries data of a user, so they are open. What does is added with
 from __future__ import annotations
 
 import hmac
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+logger = logging.getLogger(__name__)
 
 TopicPartition = tuple[str, int]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -209,7 +212,15 @@ def protected(handler: Handler, token: str | None) -> Handler:
                 status=401,
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        return await handler(request)
+        try:
+            return await handler(request)
+        except web.HTTPException:
+            raise
+        except Exception as error:
+            # Its message, and aiohttp's own log of it, may name the user.
+            logger.error("A request for user data failed (%s)", type(error).__name__)
+            logger.debug("The request that failed", exc_info=True)
+            return web.json_response({"error": "The worker could not answer."}, status=500)
 
     return guarded
 

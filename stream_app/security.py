@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,11 @@ class Security:
     password: str | None = field(default=None, repr=False)
     token: Callable[[], str] | None = field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = None
+
+
+def hide_credentials() -> None:
+    """Keep passwords and tokens out of the log: at debug level aiokafka writes whole requests."""
+    logging.getLogger("aiokafka.conn").setLevel(logging.INFO)
 
 
 def kafka_python_security(security: Security) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from model.state import StateBatch, unpack
 from model.transition import transition
 from stream_app import outputs as output_messages
 from stream_app import topics
+from stream_app.broker import wait_until_ready
 from stream_app.events import Event, OutputKind, decode_batch, output_id
 from stream_app.lane.assemble import assemble
 from stream_app.lane.erasure import is_done, marker_of
@@ -35,6 +36,7 @@ from stream_app.lane.stored_rows import (
 from stream_app.settings import Settings
 
 BATCH_EVENTS = 4000
+BROKER_TIMEOUT_S = 10.0
 HIDDEN_FIELDS = ("h", "c", "anchor_h", "anchor_c")
 
 
@@ -267,7 +269,12 @@ def _differences(left: StateBatch, right: StateBatch) -> tuple[np.ndarray, float
 def verify(
     settings: Settings, checkpoint: Checkpoint, now_ms: int
 ) -> tuple[Comparison, OfflineRun]:
-    """Stored rows against the offline run, over all partitions, and that run as a whole."""
+    """Stored rows against the offline run, over all partitions, and that run as a whole.
+
+    Raises:
+        BrokerError: no broker answers.
+    """
+    wait_until_ready(settings.kafka_python(), BROKER_TIMEOUT_S)
     total = OfflineRun()
     stored: dict[str, bytes] = {}
     for partition, run in enumerate(replay(settings, checkpoint, now_ms)):

@@ -39,6 +39,7 @@ from stream_app.lane.lane import Lane
 from stream_app.lane.table import LaneTable
 from stream_app.lane.transport import LaneTransport
 from stream_app.metrics import Metrics
+from stream_app.security import hide_credentials
 from stream_app.settings import Settings
 
 TABLE = "user_state"
@@ -175,6 +176,7 @@ def run(settings: Settings, at_step: AtStep = no_step) -> int:
     anything else.
     """
     try:
+        settings.http_access()  # refuses an open door before anything else is done
         checkpoint = _load(settings)
         _check(settings)
         with held(settings.data_dir):
@@ -195,8 +197,7 @@ def _load(settings: Settings) -> Checkpoint:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse open doors, and topics that would lose or split data."""
-    settings.http_access()
+    """Refuse topics that would lose or split data."""
     for finding in topics.check(settings):
         if finding.is_certain:
             raise TopicError(finding.sentence)
@@ -205,6 +206,7 @@ def _check(settings: Settings) -> None:
 def _run(app: InterestApp) -> None:
     """Start the app and wait for its end; raises what ended it, if that was a failure."""
     torch.set_num_threads(1)
+    hide_credentials()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = LaneWorker(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 START_TIMEOUT_S = 10.0
 
@@ -49,13 +50,21 @@ class Certificates:
         path.write_bytes(made.private_key_and_cert_chain_pem.bytes())
         return path
 
-    def client(self, is_of_another: bool = False) -> tuple[Path, Path]:
-        """Certificate and key of a client."""
+    def client(self, is_of_another: bool = False, password: str = "") -> tuple[Path, Path]:
+        """Certificate and key of a client; the key is encrypted when there is a password."""
         made = (self._others if is_of_another else self._clients).issue_cert("interest-stream")
         cert, key = (self._home / f"client-{is_of_another}.{kind}" for kind in ("pem", "key"))
         cert.write_bytes(made.cert_chain_pems[0].bytes())
-        key.write_bytes(made.private_key_pem.bytes())
+        key.write_bytes(_encrypted(made.private_key_pem.bytes(), password))
         return cert, key
+
+
+def _encrypted(key: bytes, password: str) -> bytes:
+    if not password:
+        return key
+    encryption = serialization.BestAvailableEncryption(password.encode())
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return serialization.load_pem_private_key(key, None).private_bytes(pem, pkcs8, encryption)
 
 
 def stunnel() -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from model.checkpoint import save
 from stream_app.errors import UsageError
 from stream_app.times import parse_duration, parse_time
+from tests.checkpoints import tiny_checkpoint
 
 
 def interest_stream(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +39,8 @@ def test_help_lists_the_commands() -> None:
         (["worker"], {"INTEREST_PARTITIONS": "none"}, 2, "INTEREST_PARTITIONS"),
         (["worker"], {"INTEREST_CHECKPOINT": "nowhere"}, 2, "nowhere"),
         (["worker"], {}, 2, "INTEREST_CHECKPOINT"),
+        (["worker"], {"INTEREST_HTTP_HOST": "0.0.0.0"}, 2, "INTEREST_HTTP_TOKEN_FILE"),
+        (["worker"], {"INTEREST_HTTP_TOKEN": "short"}, 2, "INTEREST_HTTP_TOKEN"),
         (["train", "--data", "missing.parquet", "--out", "x"], {}, 1, "missing.parquet"),
         (["train", "--data", "log.txt", "--out", "x"], {}, 1, "log.txt"),
         (["simulate", "--out", "log.txt"], {}, 1, "log.txt"),
@@ -52,6 +56,19 @@ def test_a_mistake_is_one_sentence(
     assert shown.returncode == status, shown.stderr
     assert sentence in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_verify_without_a_broker_is_one_sentence(tmp_path: Path) -> None:
+    save(tiny_checkpoint(items=12, categories=4, hidden=4), tmp_path / "checkpoint", "For a test.")
+    shown = interest_stream(
+        "verify",
+        "--checkpoint",
+        str(tmp_path / "checkpoint"),
+        INTEREST_KAFKA_BOOTSTRAP="127.0.0.1:1",
+    )
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("BrokerError: No broker answers at 127.0.0.1:1")
+    assert len(shown.stderr.strip().splitlines()) == 1
 
 
 def test_simulate_writes_the_same_log_twice(tmp_path: Path) -> None:

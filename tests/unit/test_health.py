@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -178,10 +179,14 @@ async def test_metrics_are_served_in_the_form_that_is_asked_for(served: Served) 
 TOKEN = "0123456789abcdef"
 
 
-async def user_data(token: str | None, headers: dict[str, str]) -> tuple[int, str]:
+async def user_data(
+    token: str | None, headers: dict[str, str], failure: Exception | None = None
+) -> tuple[int, str]:
     """The answer of a worker with a path that carries data of a user."""
 
     async def handler(request: web.Request) -> web.Response:
+        if failure is not None:
+            raise failure
         return web.json_response({"interests": request.match_info["user_id"]})
 
     server = HealthServer(WorkerHealth(), CollectorRegistry(), token=token)
@@ -230,6 +235,16 @@ async def test_a_worker_without_a_token_serves_no_user_data(given: str) -> None:
     assert status == 403
     assert "INTEREST_HTTP_TOKEN_FILE" in body
     assert "ann" not in body
+
+
+async def test_a_failure_names_no_user(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    status, body = await user_data(TOKEN, headers, KeyError("geheime-person"))
+    assert status == 500
+    assert "A request for user data failed (KeyError)" in caplog.text
+    assert "geheim" not in body + caplog.text
+    assert (await user_data(TOKEN, headers, web.HTTPNotFound()))[0] == 404
 
 
 async def test_what_is_open_stays_open_beside_user_data() -> None:

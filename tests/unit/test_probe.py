@@ -14,6 +14,7 @@ from stream_app.broker import free_port, wait_until_ready
 from stream_app.errors import BrokerError
 from stream_app.probe import Trouble, probe
 
+TLS = {"ssl_context": ssl.create_default_context()}
 KAFKA = b"\0\0\0\x0a\0\0\0\1\0\0\0\0\0\0"
 
 
@@ -43,7 +44,7 @@ def server(answer: bytes | None) -> Iterator[str]:
 
 def test_an_answer_of_kafka() -> None:
     with server(KAFKA) as address:
-        assert probe(address, None, 5.0) is None
+        assert probe(address, {}, 5.0) is None
 
 
 @pytest.mark.parametrize(
@@ -57,15 +58,15 @@ def test_an_answer_of_kafka() -> None:
 )
 def test_an_answer_of_something_else(answer: bytes, cause: str, is_lasting: bool) -> None:
     with server(answer) as address:
-        found = probe(address, None, 5.0)
+        found = probe(address, {}, 5.0)
     assert isinstance(found, Trouble)
     assert (found.cause, found.is_lasting) == (cause, is_lasting)
 
 
 def test_silence_has_an_end() -> None:
     with server(None) as address:
-        plain = probe(address, None, 0.2)
-        tls = probe(address, ssl.create_default_context(), 0.2)
+        plain = probe(address, {}, 0.2)
+        tls = probe(address, TLS, 0.2)
     assert plain == Trouble(
         "it does not answer as Kafka does without TLS",
         "check the port, and set INTEREST_KAFKA_SECURITY_PROTOCOL to SSL if it speaks TLS",
@@ -76,13 +77,13 @@ def test_silence_has_an_end() -> None:
 
 def test_http_is_no_tls() -> None:
     with server(b"HTTP/1.1 400 Bad Request\r\n") as address:
-        found = probe(address, ssl.create_default_context(), 5.0)
+        found = probe(address, TLS, 5.0)
     assert found is not None
     assert (found.cause, found.is_lasting) == ("it does not speak TLS", True)
 
 
 def test_a_name_that_nobody_has() -> None:
-    found = probe("no-such-host.invalid:9092", None, 1.0)
+    found = probe("no-such-host.invalid:9092", {}, 1.0)
     assert found is not None
     assert found.cause == "its name is not known"
 
