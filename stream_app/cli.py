@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -174,7 +173,7 @@ def verify_command(checkpoint: CheckpointOption = None) -> None:
     directory = checkpoint or settings.checkpoint
     if directory is None:
         raise UsageError("No checkpoint is named; give --checkpoint or set INTEREST_CHECKPOINT.")
-    comparison, offline = verify(settings, load(directory), int(time.time() * 1000))
+    comparison, offline = verify(settings, load(directory))
     console.print(
         f"{comparison.users:,} rows of {offline.events:,} events: {len(comparison.differing):,} "
         f"differ; hidden states within {comparison.hidden_difference:.6f}."

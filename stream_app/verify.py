@@ -65,13 +65,8 @@ class Comparison:
         return not self.differing
 
 
-def replay_partition(
-    settings: Settings, checkpoint: Checkpoint, partition: int, now_ms: int
-) -> OfflineRun:
-    """The offline run of one partition in the order of its journal.
-
-    now_ms is the time that "in the future" is judged by.
-    """
+def replay_partition(settings: Settings, checkpoint: Checkpoint, partition: int) -> OfflineRun:
+    """The offline run of one partition in the order of its journal."""
     run = OfflineRun()
     events: list[list[Event | None]] = []
     offsets, times = [], []
@@ -82,7 +77,6 @@ def replay_partition(
             records,
             partition=partition,
             partitions=settings.partitions,
-            now_ms=now_ms,
             future_allowance_ms=settings.future_allowance_ms,
             max_value_bytes=settings.max_event_bytes,
         )
@@ -165,11 +159,11 @@ def with_worker_settings(checkpoint: Checkpoint, settings: Settings) -> Checkpoi
     return replace(checkpoint, recommend_every=settings.recommend_every, top_k=settings.top_k)
 
 
-def replay(settings: Settings, checkpoint: Checkpoint, now_ms: int) -> Iterator[OfflineRun]:
+def replay(settings: Settings, checkpoint: Checkpoint) -> Iterator[OfflineRun]:
     """The offline run of each partition in turn."""
     checkpoint = with_worker_settings(checkpoint, settings)
     for partition in range(settings.partitions):
-        yield replay_partition(settings, checkpoint, partition, now_ms)
+        yield replay_partition(settings, checkpoint, partition)
 
 
 def compare(offline: dict[str, bytes], stored: dict[str, bytes], hidden_size: int) -> Comparison:
@@ -202,13 +196,11 @@ def _differences(left: StateBatch, right: StateBatch) -> tuple[np.ndarray, float
     return unequal, largest
 
 
-def verify(
-    settings: Settings, checkpoint: Checkpoint, now_ms: int
-) -> tuple[Comparison, OfflineRun]:
+def verify(settings: Settings, checkpoint: Checkpoint) -> tuple[Comparison, OfflineRun]:
     """Stored rows against the offline run, over all partitions, and that run as a whole."""
     total = OfflineRun()
     stored: dict[str, bytes] = {}
-    for partition, run in enumerate(replay(settings, checkpoint, now_ms)):
+    for partition, run in enumerate(replay(settings, checkpoint)):
         total.rows.update(run.rows)
         total.outputs.update(run.outputs)
         total.events += run.events

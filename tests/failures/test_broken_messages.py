@@ -74,7 +74,7 @@ def test_good_events_are_applied_and_broken_ones_are_dead_letters(
         assert samples["interest_dead_letters_total", (reason,)] == count
     assert_values_are_untouched(settings, letters)
 
-    comparison, offline = verify(settings, checkpoint, 4_000_000_000_000)
+    comparison, offline = verify(settings, checkpoint)
     assert offline.events - offline.duplicates == comparison.events == GOOD
     assert comparison.exact
 
