@@ -20,6 +20,9 @@ _POLICY = "cleanup.policy"
 _MIN_INSYNC = "min.insync.replicas"
 
 
+Policy = Literal["compact", "delete", "compact,delete"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One sentence of `check`; `is_certain` is false for what the broker does not report."""
@@ -36,7 +39,7 @@ class _Topic:
     """How a topic has to be. With policy None either policy will do, and `delete` is made."""
 
     name: str
-    policy: Literal["compact", "delete"] | None
+    policy: Policy | None
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def _topics(settings: Settings) -> list[_Topic]:
         *(_Topic(name, "delete") for name in settings.input_topics),
         _Topic(settings.drift_topic, None),
         _Topic(settings.recommendations_topic, None),
-        _Topic(settings.dead_letters_topic, "delete"),
+        _Topic(settings.dead_letters_topic, "compact,delete"),
         _Topic(settings.changelog_topic, "compact"),
         _Topic(settings.journal_topic, "delete"),
     ]
@@ -200,9 +203,7 @@ def _compare(topic: _Topic, found: _Found, settings: Settings) -> Iterator[Findi
         )
 
 
-def _compare_policy(
-    name: str, wanted: Literal["compact", "delete"], found: str | None
-) -> Iterator[Finding]:
+def _compare_policy(name: str, wanted: Policy, found: str | None) -> Iterator[Finding]:
     if found is None:
         yield _unknown(name, _POLICY)
         return
@@ -216,6 +217,9 @@ def _compare_policy(
             f"Topic {name} has {_POLICY}={found} and would lose records of a user; set it to "
             "delete."
         )
+    if wanted == "compact,delete" and policies != {"compact", "delete"}:
+        fault = "never lets go of old letters" if "compact" in policies else "keeps erased letters"
+        yield Finding(f"Topic {name} has {_POLICY}={found} and {fault}; set it to compact,delete.")
 
 
 def _unknown(name: str, key: str) -> Finding:

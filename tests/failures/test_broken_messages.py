@@ -104,4 +104,7 @@ def assert_values_are_untouched(settings: Settings, letters: list[Any]) -> None:
             assert (pointer["topic"], pointer["partition"], pointer["offset"]) == place
             assert pointer["sha256"] == sha256(source.value).hexdigest()
         else:
-            assert letter.value == source.value
+            assert letter.value == (source.value or b"")
+            assert ("null" in headers) == (source.value is None)
+        assert letter.key.decode() == ":".join(map(str, place))
+        assert dict(letter.headers).get("source-key") == source.key
