@@ -15,6 +15,7 @@ from rich.console import Console
 from model.errors import ModelError
 from stream_app.errors import InterestStreamError, UsageError
 from stream_app.file_commands import register
+from stream_app.letter_commands import letters_app
 from stream_app.terminal import console, stages
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Create or check the topics.")
 app.add_typer(topics_app, name="topics")
+app.add_typer(letters_app, name="dead-letters")
 CheckpointOption = Annotated[Path | None, typer.Option(help="Checkpoint directory.")]
 
 

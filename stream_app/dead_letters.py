@@ -141,7 +141,7 @@ def read_letter(record: Stored) -> Letter | None:
 
     A tombstone is none, and neither is a record whose key is not the place that its headers name.
     """
-    headers = dict(record.headers)
+    headers = {name: content or b"" for name, content in record.headers}
     try:
         source = Source(
             headers["source-topic"].decode(),

@@ -20,6 +20,12 @@ from rich.progress import (
 from stream_app.errors import UsageError
 
 console = Console(stderr=True)
+"""For people: progress and sentences."""
+output = Console()
+"""For what a command was asked for."""
+
+
+MIN_EPOCH_MS_DIGITS = 12  # fewer are a date without dashes
 
 
 class Stages:
@@ -45,7 +51,10 @@ def stages(on: Console = console, transient: bool = False) -> Iterator[Stages]:
 
 
 def parse_time(text: str) -> int:
-    """Milliseconds since the epoch of an ISO 8601 date or time (UTC without a zone)."""
+    """Milliseconds since the epoch: given as such, or as an ISO 8601 date or time (UTC without a
+    zone)."""
+    if text.isdecimal() and len(text) >= MIN_EPOCH_MS_DIGITS:
+        return int(text)
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
@@ -53,6 +62,17 @@ def parse_time(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return int(moment.timestamp() * 1000)
+
+
+def format_time(time_ms: int) -> str:
+    """RFC 3339 with milliseconds, in UTC."""
+    moment = datetime.fromtimestamp(time_ms / 1000, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def printable(text: str) -> str:
+    """The text without what could steer a terminal: other characters as Python writes them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def parse_duration(text: str) -> int:

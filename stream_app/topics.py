@@ -116,6 +116,20 @@ def check(settings: Settings) -> list[Finding]:
     return findings
 
 
+def partition_count(settings: Settings, name: str) -> int:
+    """The number of partitions of a topic.
+
+    Raises:
+        TopicError: it is missing.
+        BrokerError: no broker answers.
+    """
+    with _admin(settings) as admin:
+        found = _describe(admin, [name])
+    if name not in found:
+        raise TopicError(f"Topic {name} is missing; run interest-stream topics create.")
+    return found[name].partitions
+
+
 def delete(settings: Settings) -> None:
     """Delete the topics and the consumer group, with all they hold. For tests.
 
