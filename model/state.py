@@ -141,7 +141,7 @@ def unpack(values: list[bytes | None], hidden_size: int) -> StateBatch:
                 "start with the checkpoint the rows were made with."
             )
     joined = bytearray().join([blank if value is None else value for value in values])
-    rows = np.frombuffer(joined, dtype=dtype)
+    rows = np.frombuffer(joined, dtype=dtype) if joined else np.zeros(0, dtype=dtype)
     if len(rows) and (rows["version"] != VERSION).any():
         raise StateError(
             f"A stored row has a layout other than version {VERSION}; "

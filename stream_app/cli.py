@@ -13,10 +13,11 @@ import typer
 from rich.console import Console
 
 from model.errors import ModelError
-from stream_app.errors import InterestStreamError, UsageError
+from stream_app.errors import InterestStreamError
 from stream_app.file_commands import register
 from stream_app.letter_commands import letters_app
 from stream_app.terminal import console, stages
+from stream_app.verify_command import verify_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -164,28 +165,7 @@ def schemas_command(
         console.print(str(path))
 
 
-@app.command("verify")
-def verify_command(checkpoint: CheckpointOption = None) -> None:
-    """Compare the stored rows with the offline transition over the input topics."""
-    from model.checkpoint import load
-    from stream_app.settings import Settings
-    from stream_app.verify import verify
-
-    settings = Settings()
-    directory = checkpoint or settings.checkpoint
-    if directory is None:
-        raise UsageError("No checkpoint is named; give --checkpoint or set INTEREST_CHECKPOINT.")
-    comparison, offline = verify(settings, load(directory))
-    console.print(
-        f"{comparison.users:,} rows of {offline.events:,} events: {len(comparison.differing):,} "
-        f"differ; hidden states within {comparison.hidden_difference:.6f}."
-    )
-    for user in comparison.differing[:20]:
-        console.print(f"  differs: {user}")
-    if not comparison.exact:
-        raise typer.Exit(1)
-
-
+app.command("verify")(verify_command)
 register(app)
 
 
