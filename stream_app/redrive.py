@@ -102,6 +102,7 @@ def redrive(
             report.before.append((letter.source, done.sent))
         elif choice.limit is None or len(pending) < choice.limit:
             pending.append(letter)
+    pending = _committed(settings, pending, report)
     ready = list(_prepared(settings, pending, now_ms(), report))
     unfinished = [one for one in ready if one.source in held.marks]
     check_lease(unfinished, held, now_ms())
@@ -135,6 +136,22 @@ def check_lease(unfinished: Sequence[Ready], held: LetterTopic, now_ms: int) -> 
             "Another redrive is sending these letters, or was broken off a moment ago; try again "
             f"in {left_ms // 1000 + 1} s."
         )
+
+
+def _committed(settings: Settings, letters: Iterable[Letter], report: Report) -> list[Letter]:
+    """The letters whose source no worker reads again.
+
+    A worker that reads it again may take it, under other settings, beside the record sent here.
+    """
+    committed = topics.committed_offsets(settings)
+    kept = []
+    for letter in letters:
+        source = letter.source
+        if source.offset < committed.get((source.topic, source.partition), 0):
+            kept.append(letter)
+        else:
+            report.refused.append((source, "The workers have not committed its source yet."))
+    return kept
 
 
 def _prepared(

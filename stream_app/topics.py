@@ -130,6 +130,17 @@ def partition_count(settings: Settings, name: str) -> int:
     return found[name].partitions
 
 
+def committed_offsets(settings: Settings) -> dict[tuple[str, int], int]:
+    """What the workers have committed, per topic and partition.
+
+    Raises:
+        BrokerError: no broker answers.
+    """
+    with _admin(settings) as admin:
+        found = admin.list_group_offsets(settings.app_id).get(settings.app_id, {})
+    return {(place.topic, place.partition): one.offset for place, one in found.items()}
+
+
 def delete(settings: Settings) -> None:
     """Delete the topics and the consumer group, with all they hold. For tests.
 
