@@ -33,14 +33,14 @@ from stream_app.redrive import Choice, Report, redrive
 from stream_app.settings import PREFIX, Settings
 from stream_app.verify import stored_rows, verify
 from tests.checkpoints import tiny_checkpoint
-from tests.integration.broken_messages import TIMESTAMP_MS, good_event
+from tests.integration.broken_messages import good_event
 from tests.workers import WAIT_S, committed_events, overrides_of, start_worker, wait_until
 
 CLICK, SEARCH, PURCHASE = EventType
 EARLY = 2 * HASHES
 """Letters of one user: more than a row remembers ids of."""
 TOO_LONG = 2000
-TWO_DAYS_MS = 2 * 86_400_000
+DAY_MS = 86_400_000
 
 
 def clock() -> int:
@@ -85,11 +85,12 @@ class Shop:
 
     def send_all(self) -> None:
         """Good events, events of which the reason passes, and events that stay broken."""
+        now = clock()
         for number in range(60):
             self.send(f"user-{number % 7}", EventType(number % 3))
-        for _ in range(EARLY):  # produced before their time
-            self.send("early", produced_ms=TIMESTAMP_MS - TWO_DAYS_MS)
-            self.send("early")
+        for _ in range(EARLY):  # produced before their time, which has come by now
+            self.send("early", produced_ms=now - 2 * DAY_MS, timestamp=now - DAY_MS // 2)
+            self.send("early", timestamp=now - DAY_MS // 2)
         self.send("nokey", SEARCH, key=None)
         self.send("other", PURCHASE, key=b"somebody")
         self.send("user-1", shift=1)

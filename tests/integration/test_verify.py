@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,15 @@ from stream_app.verify import (
 from stream_app.verify_report import histories, verify_partition
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import own_settings
-from tests.unit.lane_records import START_MS, record
+from tests.unit.lane_records import record
 from tests.workers import committed_events, overrides_of, start_worker, wait_until
 
 FIRST, SECOND = 400, 300
 OLD, GONE, NEW = 12, 5, 9
 """Users with events in both parts, in the first alone, in the second alone."""
-CUT_MS = START_MS + 1000 * FIRST
+BASE_MS = int(time.time() * 1000) - 3_600_000
+"""Recent: a broker lets go of what is older than its retention."""
+CUT_MS = BASE_MS + 1000 * FIRST
 """Between the two parts, by Kafka timestamp."""
 
 
@@ -83,7 +86,7 @@ def send(settings: Settings, start: int, count: int, users: int, others: str) ->
             one.value,
             one.key,
             partition=place,
-            timestamp_ms=START_MS + 1000 * number,
+            timestamp_ms=BASE_MS + 1000 * number,
         )
     producer.flush(60)
     producer.close()
