@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from stream_app import topics
 from stream_app.dead_letters import Letter, place_of
@@ -37,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which letters: of a reason or all, of these places or all, at most so many."""
+    """Which letters: of a reason or all, of these places or all, and how many are sent at most."""
 
     reason: str | None = None
     places: frozenset[Source] = frozenset()
@@ -100,10 +101,11 @@ def redrive(
         done = held.sent(letter.source)
         if done is not None and done.sent is not None:
             report.before.append((letter.source, done.sent))
-        elif choice.limit is None or len(pending) < choice.limit:
+        else:
             pending.append(letter)
     pending = _committed(settings, pending, report)
-    ready = list(_prepared(settings, pending, now_ms(), report))
+    # What stays does not count: a limit would never get past it.
+    ready = list(islice(_prepared(settings, pending, now_ms(), report), choice.limit))
     unfinished = [one for one in ready if one.source in held.marks]
     check_lease(unfinished, held, now_ms())
     found = _look_for(settings, unfinished, held, report, progress)

@@ -292,9 +292,11 @@ def test_only_what_is_chosen_is_sent(worker: WorkerProcess, shop: Shop, settings
     some = redrive(settings, Choice("timestamp_in_future", limit=3), clock)
     one = redrive(settings, Choice(places=frozenset({missing.source})), clock)
     more = redrive(settings, Choice("timestamp_in_future", limit=3), clock)
+    broken = redrive(settings, Choice("invalid_json", limit=1), clock)
 
     assert [source for source, _ in one.sent] == [missing.source]
     assert len(some.sent) == len(more.sent) == 3
+    assert (len(broken.sent), len(broken.refused)) == (0, 1)
     offsets = [source.offset for source, _ in [*some.sent, *more.sent]]
     assert offsets == sorted(set(offsets))
     with pytest.raises(DeadLetterError, match="There is no dead letter nowhere:0:1"):
