@@ -145,6 +145,13 @@ def unpack(values: list[bytes | None], hidden_size: int) -> StateBatch:
     What the values say is within the bounds of the layout; whether it fits a vocabulary is left to
     ``check_indices``.
     """
+    rows = unpack_unchecked(values, hidden_size)
+    _check_contents(rows)
+    return rows
+
+
+def unpack_unchecked(values: list[bytes | None], hidden_size: int) -> StateBatch:
+    """The same without a look at what the values say: for who only compares them."""
     dtype = row_dtype(hidden_size)
     size = dtype.itemsize
     blank = new_rows(1, hidden_size).tobytes()
@@ -155,13 +162,12 @@ def unpack(values: list[bytes | None], hidden_size: int) -> StateBatch:
                 "start with the checkpoint the rows were made with."
             )
     joined = bytearray().join([blank if value is None else value for value in values])
-    rows = np.frombuffer(joined, dtype=dtype)
+    rows = np.frombuffer(joined, dtype=dtype) if joined else np.zeros(0, dtype=dtype)
     if len(rows) and (rows["version"] != VERSION).any():
         raise StateError(
             f"A stored row has a layout other than version {VERSION}; "
             "see CHANGELOG.md for what reads it."
         )
-    _check_contents(rows)
     return rows
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +14,10 @@ from rich.console import Console
 
 from model.errors import ModelError
 from stream_app import file_commands, user_commands
-from stream_app.errors import InterestStreamError, UsageError
+from stream_app.errors import InterestStreamError
+from stream_app.letter_commands import letters_app
 from stream_app.terminal import console, stages
+from stream_app.verify_command import verify_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Create or check the topics.")
 app.add_typer(topics_app, name="topics")
+app.add_typer(letters_app, name="dead-letters")
 CheckpointOption = Annotated[Path | None, typer.Option(help="Checkpoint directory.")]
 
 
@@ -178,28 +180,7 @@ def schemas_command(
         console.print(str(path))
 
 
-@app.command("verify")
-def verify_command(checkpoint: CheckpointOption = None) -> None:
-    """Compare the stored rows with the offline transition over the input topics."""
-    from model.checkpoint import load
-    from stream_app.settings import Settings
-    from stream_app.verify import verify
-
-    settings = Settings()
-    directory = checkpoint or settings.checkpoint
-    if directory is None:
-        raise UsageError("No checkpoint is named; give --checkpoint or set INTEREST_CHECKPOINT.")
-    comparison, offline = verify(settings, load(directory), int(time.time() * 1000))
-    console.print(
-        f"{comparison.users:,} rows of {offline.events:,} events: {len(comparison.differing):,} "
-        f"differ; hidden states within {comparison.hidden_difference:.6f}."
-    )
-    for user in comparison.differing[:20]:
-        console.print(f"  differs: {user}")
-    if not comparison.exact:
-        raise typer.Exit(1)
-
-
+app.command("verify")(verify_command)
 file_commands.register(app)
 user_commands.register(app)
 

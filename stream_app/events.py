@@ -140,6 +140,8 @@ class Record(Protocol):
     def key(self) -> bytes | None: ...
     @property
     def value(self) -> bytes | None: ...
+    @property
+    def timestamp(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -166,32 +168,33 @@ def decode_batch(
     *,
     partition: int,
     partitions: int,
-    now_ms: int,
     future_allowance_ms: int,
     max_value_bytes: int,
 ) -> tuple[list[Event | None], list[Rejection]]:
     """Decode the records of one partition of one input topic; never raises.
 
+    What becomes of a record is a function of the record: "in the future" is judged by its own Kafka
+    timestamp and not by the clock, so that a restart and a replay decide as the first time.
+
     Args:
         event_type: which of the three topics the records come from.
-        records: consumer records; only `key` and `value` are read.
+        records: consumer records; `key`, `value` and `timestamp` (epoch ms) are read.
         partition: the partition they come from.
         partitions: partition count of the topic.
-        now_ms: the present, epoch milliseconds.
-        future_allowance_ms: how far an event may lie ahead of `now_ms`.
+        future_allowance_ms: how far an event may lie ahead of its record's timestamp.
         max_value_bytes: longer values are refused unread.
 
     Returns:
         One entry per record, None where it is refused; and the rejections by rising index.
     """
     decode = _DECODERS[event_type].decode
-    latest_ms = min(now_ms + future_allowance_ms, MAX_TIMESTAMP_MS)
     events: list[Event | None] = []
     keys: list[bytes] = []  # of the good events
     failed: list[int] = []
     for record in records:
         value: Any = record.value
         key: Any = record.key
+        produced_ms: Any = record.timestamp
         try:
             event = decode(value)
             ms = event.timestamp_ms
@@ -200,7 +203,8 @@ def decode_batch(
                 force_setattr(event, "timestamp_ms", ms)
             good = (
                 event.user_id.encode() == key
-                and MIN_TIMESTAMP_MS <= ms <= latest_ms
+                and MIN_TIMESTAMP_MS <= ms <= produced_ms + future_allowance_ms
+                and ms <= MAX_TIMESTAMP_MS
                 and len(value) <= max_value_bytes
                 and (value.isascii() or _is_utf8(value))
             )
@@ -227,9 +231,9 @@ def decode_batch(
                 event_type,
                 records[i].key,
                 records[i].value,
+                records[i].timestamp,
                 partition=partition,
                 partitions=partitions,
-                now_ms=now_ms,
                 future_allowance_ms=future_allowance_ms,
                 max_value_bytes=max_value_bytes,
             )
@@ -243,14 +247,19 @@ def decode_event(
     event_type: EventType,
     key: bytes | None,
     value: bytes | None,
+    produced_ms: int | None,
     *,
     partition: int,
     partitions: int,
-    now_ms: int,
     future_allowance_ms: int,
     max_value_bytes: int,
 ) -> Event:
     """Decode one record with the checks of `decode_batch`, one after the other.
+
+    Args:
+        produced_ms: the record's Kafka timestamp; None or negative when it has none (an old message
+            format). Such an event may lie as far ahead as a row can hold: there is nothing to judge
+            it by that would give the same answer the next time.
 
     Raises:
         InvalidEvent: with the reason that is found first.
@@ -276,15 +285,22 @@ def decode_event(
             Reason.TIMESTAMP_TOO_OLD,
             "The `timestamp` lies before 2000-01-01; a number has to be in milliseconds.",
         )
-    if ms > min(now_ms + future_allowance_ms, MAX_TIMESTAMP_MS):
+    if ms > _latest_ms(produced_ms, future_allowance_ms):
         raise InvalidEvent(
             Reason.TIMESTAMP_IN_FUTURE,
-            f"The `timestamp` lies more than {future_allowance_ms / 1000:g} s in the future.",
+            f"The `timestamp` lies more than {future_allowance_ms / 1000:g} s after its record's "
+            "Kafka timestamp.",
         )
     if partition_for(key, partitions) != partition:
         raise InvalidEvent(Reason.WRONG_PARTITION, _wrong_partition_message(partition, partitions))
     force_setattr(event, "timestamp_ms", ms)
     return event
+
+
+def _latest_ms(produced_ms: int | None, future_allowance_ms: int) -> int:
+    if produced_ms is None or produced_ms < 0:
+        return MAX_TIMESTAMP_MS
+    return min(produced_ms + future_allowance_ms, MAX_TIMESTAMP_MS)
 
 
 def _decode_json(event_type: EventType, value: bytes) -> Event:

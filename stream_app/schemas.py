@@ -11,6 +11,7 @@ import msgspec
 
 from stream_app.dead_letters import DeadLetterPointer
 from stream_app.events import Click, Drift, Purchase, Recommendation, Search
+from stream_app.letter_topic import RedriveMark
 
 _STRUCTS: dict[str, type[msgspec.Struct]] = {
     "click": Click,
@@ -19,6 +20,7 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {
     "drift": Drift,
     "recommendation": Recommendation,
     "dead-letter-pointer": DeadLetterPointer,
+    "redrive-mark": RedriveMark,
 }
 
 

@@ -17,6 +17,9 @@ from rich.progress import (
 )
 
 console = Console(stderr=True)
+"""For people: progress and sentences."""
+output = Console()
+"""For what a command was asked for."""
 
 
 class Stages:
@@ -39,3 +42,8 @@ def stages(on: Console = console, transient: bool = False) -> Iterator[Stages]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=on, transient=transient) as progress:
         yield Stages(progress)
+
+
+def printable(text: str) -> str:
+    """The text without what could steer a terminal: other characters as Python writes them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -6,9 +6,14 @@ from datetime import datetime, timezone
 
 from stream_app.errors import UsageError
 
+MIN_EPOCH_MS_DIGITS = 12  # fewer are a date without dashes
+
 
 def parse_time(text: str) -> int:
-    """Milliseconds since the epoch of an ISO 8601 date or time (UTC without a zone)."""
+    """Milliseconds since the epoch: given as such, or as an ISO 8601 date or time (UTC without a
+    zone)."""
+    if text.isdecimal() and len(text) >= MIN_EPOCH_MS_DIGITS:
+        return int(text)
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
@@ -16,6 +21,12 @@ def parse_time(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return int(moment.timestamp() * 1000)
+
+
+def format_time(time_ms: int) -> str:
+    """RFC 3339 with milliseconds, in UTC."""
+    moment = datetime.fromtimestamp(time_ms / 1000, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse_duration(text: str) -> int:

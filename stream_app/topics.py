@@ -22,6 +22,9 @@ _POLICY = "cleanup.policy"
 _MIN_INSYNC = "min.insync.replicas"
 
 
+Policy = Literal["compact", "delete", "compact,delete"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One sentence of `check`; `is_certain` is false for what the broker does not report."""
@@ -38,7 +41,7 @@ class _Topic:
     """How a topic has to be. With policy None either policy will do, and `delete` is made."""
 
     name: str
-    policy: Literal["compact", "delete"] | None
+    policy: Policy | None
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,31 @@ def _epoch(topic_id: str | None) -> int:
     return int.from_bytes(digest[:4], "little") or 1
 
 
+def partition_count(settings: Settings, name: str) -> int:
+    """The number of partitions of a topic.
+
+    Raises:
+        TopicError: it is missing.
+        BrokerError: no broker answers.
+    """
+    with _admin(settings) as admin:
+        found = _describe(admin, [name])
+    if name not in found:
+        raise TopicError(f"Topic {name} is missing; run interest-stream topics create.")
+    return found[name].partitions
+
+
+def committed_offsets(settings: Settings) -> dict[tuple[str, int], int]:
+    """What the workers have committed, per topic and partition.
+
+    Raises:
+        BrokerError: no broker answers.
+    """
+    with _admin(settings) as admin:
+        found = admin.list_group_offsets(settings.app_id).get(settings.app_id, {})
+    return {(place.topic, place.partition): one.offset for place, one in found.items()}
+
+
 def delete(settings: Settings) -> None:
     """Delete the topics and the consumer group, with all they hold. For tests.
 
@@ -156,7 +184,7 @@ def _topics(settings: Settings) -> list[_Topic]:
         *(_Topic(name, "delete") for name in settings.input_topics),
         _Topic(settings.drift_topic, None),
         _Topic(settings.recommendations_topic, None),
-        _Topic(settings.dead_letters_topic, "delete"),
+        _Topic(settings.dead_letters_topic, "compact,delete"),
         _Topic(settings.changelog_topic, "compact"),
         _Topic(settings.journal_topic, "delete"),
         _Topic(settings.control_topic, "compact"),
@@ -224,9 +252,7 @@ def _compare(topic: _Topic, found: _Found, settings: Settings) -> Iterator[Findi
         )
 
 
-def _compare_policy(
-    name: str, wanted: Literal["compact", "delete"], found: str | None
-) -> Iterator[Finding]:
+def _compare_policy(name: str, wanted: Policy, found: str | None) -> Iterator[Finding]:
     if found is None:
         yield _unknown(name, _POLICY)
         return
@@ -240,6 +266,9 @@ def _compare_policy(
             f"Topic {name} has {_POLICY}={found} and would lose records of a user; set it to "
             "delete."
         )
+    if wanted == "compact,delete" and policies != {"compact", "delete"}:
+        fault = "never lets go of old letters" if "compact" in policies else "keeps erased letters"
+        yield Finding(f"Topic {name} has {_POLICY}={found} and {fault}; set it to compact,delete.")
 
 
 def _unknown(name: str, key: str) -> Finding:

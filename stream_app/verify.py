@@ -1,30 +1,33 @@
 """Replays the input topics through the offline transition and compares with the stored rows.
 
 The offline run takes the events in the order of the journal, with the very functions that the
-worker uses; what it gives must stand in the changelog and on the output topics.
+worker uses; what it gives must stand in the changelog and on the output topics. It goes partition
+by partition: memory is bounded by the records and rows of one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from model.checkpoint import Checkpoint
 from model.events import EventBatch, EventType, Source
-from model.state import StateBatch, unpack
 from model.transition import transition
 from stream_app import outputs as output_messages
 from stream_app import topics
-from stream_app.broker import wait_until_ready
+from stream_app.comparison import Comparison, Coverage, compare
 from stream_app.events import Event, OutputKind, decode_batch, output_id
 from stream_app.lane.assemble import assemble
 from stream_app.lane.erasure import is_done, marker_of
-from stream_app.lane.journal import JournalEntry, merge_along, read_journal
+from stream_app.lane.journal import JournalEntry, chain, decode, merge_along, topic_name
 from stream_app.lane.merge import NEVER
-from stream_app.lane.reading import read_records
+from stream_app.lane.reading import offset_at, read_records, stream_records
 from stream_app.lane.stored_rows import (
     Markers,
     begin,
@@ -36,8 +39,9 @@ from stream_app.lane.stored_rows import (
 from stream_app.settings import Settings
 
 BATCH_EVENTS = 4000
-BROKER_TIMEOUT_S = 10.0
-HIDDEN_FIELDS = ("h", "c", "anchor_h", "anchor_c")
+
+Read = Callable[[Settings, str, int], Sequence[Any]]
+"""Reads records of a partition of a topic, oldest first and without a gap."""
 
 
 @dataclass
@@ -46,10 +50,11 @@ class OfflineRun:
 
     rows          row of each user
     markers       what is left of the users who were erased
-    swept_ms      rows whose last event is older have expired
     outputs       id -> value of every drift event and recommendation
     duplicates    events recognised as repeats
     dead_letters  refused records by reason
+    coverage      the part of the partition's history that was replayed
+    swept_ms      rows whose last event is older have expired
     """
 
     rows: dict[str, bytes] = field(default_factory=dict)
@@ -59,88 +64,102 @@ class OfflineRun:
     events: int = 0
     duplicates: int = 0
     dead_letters: Counter[str] = field(default_factory=Counter)
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Stored rows against the offline rows, over all partitions.
+class Applied:
+    """An event, and where it stands: topic as EventType, and offset."""
 
-    hidden_difference   largest absolute difference of a hidden, cell or anchor state
-    differing           users whose counts, offsets or decisions are not equal, or who are missing
-    events              sum of the applied events of the stored rows
+    event: Event
+    topic: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The decoded records of one partition of the input topics.
+
+    events     per topic, None for a record that is no event
+    refused    per topic, the reason by the record's place
+    offsets    per topic, rising
+    times      per topic, `merge.NEVER` for a record that is no event
     """
 
-    users: int
-    events: int
-    hidden_difference: float
-    differing: list[str]
+    events: list[list[Event | None]]
+    refused: list[dict[int, str]]
+    offsets: list[npt.NDArray[np.int64]]
+    times: list[npt.NDArray[np.int64]]
 
-    @property
-    def exact(self) -> bool:
-        """True when counts, offsets and decisions of all rows are equal."""
-        return not self.differing
+    def hold(self, entry: JournalEntry) -> bool:
+        """Whether all records of a batch are among these."""
+        return all(
+            start == end or (len(offsets) and offsets[0] <= start and end <= offsets[-1] + 1)
+            for start, end, offsets in zip(entry.start, entry.end, self.offsets, strict=True)
+        )
+
+    def of(self, entry: JournalEntry) -> tuple[list[Applied], list[str]]:
+        """The events of a batch in their order, and the reasons of the records refused in it."""
+        order = merge_along([entry], self.offsets, self.times)
+        applied, refused = [], []
+        for t, i in zip(order.topic.tolist(), order.index.tolist(), strict=True):
+            event = self.events[t][i]
+            if event is None:
+                refused.append(self.refused[t][i])
+            else:
+                applied.append(Applied(event, t, int(self.offsets[t][i])))
+        return applied, refused
 
 
 def replay_partition(
-    settings: Settings, checkpoint: Checkpoint, partition: int, now_ms: int
+    settings: Settings,
+    checkpoint: Checkpoint,
+    partition: int,
+    read: Read = read_records,
+    with_outputs: bool = True,
 ) -> OfflineRun:
     """The offline run of one partition in the order of its journal.
 
-    now_ms is the time that "in the future" is judged by.
+    Batches of which records are missing, because they are outside of a range or the topic has let
+    go of them, are left out; the run's coverage says so.
+
+    Args:
+        read: reads the input topics and the journal.
+        with_outputs: false leaves the outputs out.
     """
     run = OfflineRun()
-    events: list[list[Event | None]] = []
-    offsets, times = [], []
-    for event_type, topic in zip(EventType, settings.input_topics, strict=True):
-        records = read_records(settings, topic, partition)
-        decoded, rejections = decode_batch(
-            event_type,
-            records,
-            partition=partition,
-            partitions=settings.partitions,
-            now_ms=now_ms,
-            future_allowance_ms=settings.future_allowance_ms,
-            max_value_bytes=settings.max_event_bytes,
-        )
-        run.dead_letters.update(str(rejection.reason) for rejection in rejections)
-        events.append(decoded)
-        offsets.append(np.array([record.offset for record in records], dtype=np.int64))
-        times.append(
-            np.array([NEVER if e is None else e.timestamp_ms for e in decoded], dtype=np.int64)
-        )
-    known = topics.epochs(settings)
-    entries = [entry.under(known) for entry in read_journal(settings, partition)]
-    order = merge_along(entries, offsets, times)
-    records = list(zip(order.topic.tolist(), order.index.tolist(), strict=True))
-    bounds = np.searchsorted(order.entry, np.arange(len(entries) + 1)).tolist()
+    inputs = read_inputs(settings, partition, read)
+    entries, run.coverage = read_entries(settings, partition, read, inputs)
     waiting: list[Applied] = []
-    for number, entry in enumerate(entries):
-        for t, i in records[bounds[number] : bounds[number + 1]]:
-            event = events[t][i]
-            if event is not None:
-                waiting.append((event, t, int(offsets[t][i])))
-        following = entries[number + 1] if number + 1 < len(entries) else None
-        if following is None or not _go_together(entry, following) or len(waiting) >= BATCH_EVENTS:
-            _apply(run, waiting, entry, settings, checkpoint, partition)
-            waiting = []
+
+    def catch_up(entry: JournalEntry) -> None:
+        for start in range(0, len(waiting), BATCH_EVENTS):
+            made = apply(run, waiting[start : start + BATCH_EVENTS], entry, checkpoint)
+            if with_outputs:
+                _note_outputs(run, made, partition, settings, checkpoint)
+        waiting.clear()
+
+    last: JournalEntry | None = None
+    for entry in entries:
+        if last is not None and (not _go_together(last, entry) or len(waiting) >= BATCH_EVENTS):
+            catch_up(last)
+        applied, refused = inputs.of(entry)
+        waiting += applied  # the cut into batches decides nothing: small ones go together
+        run.dead_letters.update(refused)
         if entry.is_erasure:
             _erase(run, entry)
-        run.swept_ms = entry.swept_ms
-    for user, row in list(run.rows.items()):
-        if has_expired(row, run.swept_ms, checkpoint.hidden):
-            del run.rows[user]
+        last = entry
+    if last is not None:
+        catch_up(last)
+        run.swept_ms = last.swept_ms
+    run.rows = living(run.rows, run.swept_ms, checkpoint.hidden)
     return run
-
-
-Applied = tuple[Event, int, int]
-"""An event, its EventType and its offset."""
 
 
 def _go_together(entry: JournalEntry, following: JournalEntry) -> bool:
     """Whether two batches may be applied as one: a row does not depend on where they are cut."""
     return (
-        not entry.is_erasure
-        and not following.is_erasure
+        not following.is_erasure
         and entry.swept_ms == following.swept_ms
         and entry.epochs == following.epochs
     )
@@ -154,20 +173,64 @@ def _erase(run: OfflineRun, entry: JournalEntry) -> None:
     run.markers[entry.erased] = marker_of(entry, 0)
 
 
-def _apply(
-    run: OfflineRun,
-    batch: list[Applied],
-    entry: JournalEntry,
-    settings: Settings,
-    checkpoint: Checkpoint,
-    partition: int,
-) -> None:
-    if not batch:
-        return
+def living(rows: dict[str, bytes], swept_ms: int, hidden: int) -> dict[str, bytes]:
+    """The rows that have not expired."""
+    if swept_ms == NEVER:
+        return rows
+    return {user: row for user, row in rows.items() if not has_expired(row, swept_ms, hidden)}
+
+
+def read_inputs(settings: Settings, partition: int, read: Read) -> Inputs:
+    """Read and decode the records of a partition of the input topics."""
+    inputs = Inputs([], [], [], [])
+    for event_type, topic in zip(EventType, settings.input_topics, strict=True):
+        records = read(settings, topic, partition)
+        decoded, rejections = decode_batch(
+            event_type,
+            records,
+            partition=partition,
+            partitions=settings.partitions,
+            future_allowance_ms=settings.future_allowance_ms,
+            max_value_bytes=settings.max_event_bytes,
+        )
+        times = [NEVER if event is None else event.timestamp_ms for event in decoded]
+        inputs.events.append(decoded)
+        inputs.refused.append({r.index: str(r.reason) for r in rejections})
+        inputs.offsets.append(np.array([record.offset for record in records], dtype=np.int64))
+        inputs.times.append(np.array(times, dtype=np.int64))
+    return inputs
+
+
+def read_entries(
+    settings: Settings, partition: int, read: Read, inputs: Inputs
+) -> tuple[list[JournalEntry], Coverage]:
+    """The batches of the journal whose records are all at hand, and how much of it they are."""
+    records = read(settings, topic_name(settings), partition)
+    now = topics.epochs(settings)
+    entries = [entry.under(now) for entry in chain(decode(record.value) for record in records)]
+    held = [entry for entry in entries if inputs.hold(entry)]
+    # A journal that has let go of records no longer tells where it began.
+    # So does the first entry under which a topic was still another one.
+    from_beginning = bool(held) and held[0] is entries[0] and records[0].offset == 0
+    from_beginning &= not any(any(entry.made_anew) for entry in held)
+    return held, Coverage(from_beginning, held[-1].end if held else (0, 0, 0))
+
+
+@dataclass(frozen=True)
+class _Made:
+    out: Any
+    steps: EventBatch
+    users: list[str]
+
+
+def apply(
+    run: OfflineRun, batch: Sequence[Applied], entry: JournalEntry, checkpoint: Checkpoint
+) -> _Made:
+    """Move the rows of a run by events in their order, as the batch of a journal entry."""
     made = assemble(
-        [event for event, _, _ in batch],
-        np.array([t for _, t, _ in batch], dtype=np.int64),
-        np.array([offset for _, _, offset in batch], dtype=np.int64),
+        [one.event for one in batch],
+        np.array([one.topic for one in batch], dtype=np.int64),
+        np.array([one.offset for one in batch], dtype=np.int64),
         checkpoint.vocabulary,
     )
     values = [run.rows.get(user) for user in made.users]
@@ -178,34 +241,52 @@ def _apply(
     run.rows.update(zip((key.decode() for key in keys), rows, strict=True))
     run.events += len(batch)
     run.duplicates += int(out.duplicate[made.steps.line == 0].sum())
-    encoded = output_messages.encode(
-        out, made.steps, made.users, partition, settings.input_topics, checkpoint
-    )
-    _note(run, "drift", encoded.drift_step, encoded.drift, made.steps, settings, partition)
-    given = encoded.recommendations
-    _note(
-        run, "recommendation", encoded.recommendation_step, given, made.steps, settings, partition
-    )
+    return _Made(out, made.steps, made.users)
 
 
-def _note(
-    run: OfflineRun,
-    kind: OutputKind,
-    after: np.ndarray,
-    messages: list[tuple[bytes, bytes]],
-    steps: EventBatch,
-    settings: Settings,
-    partition: int,
+def _note_outputs(
+    run: OfflineRun, made: _Made, partition: int, settings: Settings, checkpoint: Checkpoint
 ) -> None:
-    for step, (_, value) in zip(after.tolist(), messages, strict=True):
-        topic = settings.input_topics[int(steps.event_type[step])]
-        run.outputs[output_id(kind, topic, partition, int(steps.offset[step]))] = value
+    encoded = output_messages.encode(
+        made.out, made.steps, made.users, partition, settings.input_topics, checkpoint
+    )
+    kinds: tuple[tuple[OutputKind, np.ndarray, list[tuple[bytes, bytes]]], ...] = (
+        ("drift", encoded.drift_step, encoded.drift),
+        ("recommendation", encoded.recommendation_step, encoded.recommendations),
+    )
+    for kind, after, messages in kinds:
+        for step, (_, value) in zip(after.tolist(), messages, strict=True):
+            topic = settings.input_topics[int(made.steps.event_type[step])]
+            offset = int(made.steps.offset[step])
+            run.outputs[output_id(kind, topic, partition, offset)] = value
+
+
+def records_between(from_ms: int | None, to_ms: int | None) -> Read:
+    """Reads the input topics from the first record at or after `from_ms` to the last before the
+    first one at or after `to_ms`, by Kafka timestamps; the journal as a whole."""
+
+    def read(settings: Settings, topic: str, partition: int) -> list[Any]:
+        if topic not in settings.input_topics:
+            return read_records(settings, topic, partition)
+        start = 0 if from_ms is None else offset_at(settings, topic, partition, from_ms)
+        records: list[Any] = []
+        if start is None:
+            return records
+        with closing(stream_records(settings, topic, partition, start)) as found:
+            for record in found:
+                if to_ms is not None and record.timestamp >= to_ms:
+                    break
+                if records or from_ms is None or record.timestamp >= from_ms:
+                    records.append(record)
+        return records
+
+    return read
 
 
 def stored_values(settings: Settings, partition: int) -> dict[bytes, bytes]:
     """The last value of every key in a partition of the changelog: rows and markers."""
     values: dict[bytes, bytes] = {}
-    for record in read_records(settings, settings.changelog_topic, partition):
+    for record in stream_records(settings, settings.changelog_topic, partition):
         if record.value is None:
             values.pop(record.key, None)
         else:
@@ -229,61 +310,26 @@ def with_worker_settings(checkpoint: Checkpoint, settings: Settings) -> Checkpoi
     )
 
 
-def replay(settings: Settings, checkpoint: Checkpoint, now_ms: int) -> Iterator[OfflineRun]:
+def replay(settings: Settings, checkpoint: Checkpoint) -> Iterator[OfflineRun]:
     """The offline run of each partition in turn."""
     checkpoint = with_worker_settings(checkpoint, settings)
     for partition in range(settings.partitions):
-        yield replay_partition(settings, checkpoint, partition, now_ms)
+        yield replay_partition(settings, checkpoint, partition)
 
 
-def compare(offline: dict[str, bytes], stored: dict[str, bytes], hidden_size: int) -> Comparison:
-    """Rows by user: hidden states by their difference, everything else to the last bit."""
-    users = sorted({*offline, *stored})
-    differing = [user for user in users if (user in offline) != (user in stored)]
-    both = [user for user in users if user in offline and user in stored]
-    left = unpack([offline[user] for user in both], hidden_size)
-    right = unpack([stored[user] for user in both], hidden_size)
-    unequal, largest = _differences(left, right)
-    differing += [user for user, wrong in zip(both, unequal.tolist(), strict=True) if wrong]
-    return Comparison(
-        users=len(users),
-        events=int(unpack(list(stored.values()), hidden_size)["events"].sum()),
-        hidden_difference=largest,
-        differing=differing,
-    )
-
-
-def _differences(left: StateBatch, right: StateBatch) -> tuple[np.ndarray, float]:
-    unequal = np.zeros(len(left), dtype=bool)
-    largest = 0.0
-    for name in left.dtype.names or ():
-        if name in HIDDEN_FIELDS:
-            gap = np.abs(left[name].astype(np.float64) - right[name].astype(np.float64))
-            largest = max(largest, float(gap.max(initial=0.0)))
-        else:
-            same = left[name] == right[name]
-            unequal |= ~same.reshape(len(left), -1).all(1)
-    return unequal, largest
-
-
-def verify(
-    settings: Settings, checkpoint: Checkpoint, now_ms: int
-) -> tuple[Comparison, OfflineRun]:
+def verify(settings: Settings, checkpoint: Checkpoint) -> tuple[Comparison, OfflineRun]:
     """Stored rows against the offline run, over all partitions, and that run as a whole.
 
-    Raises:
-        BrokerError: no broker answers.
+    Everything has to be there: a topic that has let go of records makes rows differ.
     """
-    wait_until_ready(settings.kafka_python(), BROKER_TIMEOUT_S)
     total = OfflineRun()
     stored: dict[str, bytes] = {}
-    for partition, run in enumerate(replay(settings, checkpoint, now_ms)):
+    for partition, run in enumerate(replay(settings, checkpoint)):
         total.rows.update(run.rows)
         total.outputs.update(run.outputs)
         total.events += run.events
         total.duplicates += run.duplicates
         total.dead_letters.update(run.dead_letters)
-        for user, row in stored_rows(settings, partition).items():
-            if not has_expired(row, run.swept_ms, checkpoint.hidden):
-                stored[user] = row
+        rows = stored_rows(settings, partition)
+        stored.update(living(rows, run.swept_ms, checkpoint.hidden))
     return compare(total.rows, stored, checkpoint.hidden), total

@@ -49,6 +49,7 @@ def small_checkpoint() -> Checkpoint:
 class _Message:
     key: bytes | None
     value: bytes | None
+    timestamp: int = NOW_MS
 
 
 def feed_event(event_type: EventType, value: bytes, key: bytes | None = None) -> None:
@@ -58,7 +59,6 @@ def feed_event(event_type: EventType, value: bytes, key: bytes | None = None) ->
     options = {
         "partition": 0,
         "partitions": 1,
-        "now_ms": NOW_MS,
         "future_allowance_ms": 10**9,
         "max_value_bytes": 10**6,
     }

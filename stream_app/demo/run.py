@@ -190,7 +190,7 @@ def _replay(
     if not observer.finish(DRAIN_TIMEOUT_S) or observer.failure is not None:
         raise BrokerError(f"The output topics cannot be read to their end ({observer.failure}).")
     with console.status("Comparing all rows with the offline transition over the same log"):
-        comparison, offline = verify(settings, checkpoint, int(time.time() * 1000))
+        comparison, offline = verify(settings, checkpoint)
     facts = Facts(
         settings=settings,
         log=material.log.take(np.arange(feed.rows_sent())),

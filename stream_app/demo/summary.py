@@ -10,6 +10,7 @@ from rich.table import Table
 
 from model.checkpoint import Checkpoint
 from model.event_log import EventLog
+from stream_app.comparison import Comparison
 from stream_app.demo.judging import (
     FOUND_WITHIN_EVENTS,
     PlantedChange,
@@ -18,9 +19,7 @@ from stream_app.demo.judging import (
 )
 from stream_app.demo.observer import OutputObserver, percentile
 from stream_app.settings import Settings
-from stream_app.verify import Comparison, OfflineRun
-
-HIDDEN_TOLERANCE = 0.005
+from stream_app.verify import OfflineRun
 
 
 @dataclass(frozen=True)

@@ -349,7 +349,6 @@ class Lane:
                     poll.records,
                     partition=partition.number,
                     partitions=settings.partitions,
-                    now_ms=int(time.time() * 1000),
                     future_allowance_ms=settings.future_allowance_ms,
                     max_value_bytes=settings.max_event_bytes,
                 )

@@ -11,7 +11,8 @@ import pytest
 
 from model.checkpoint import save
 from stream_app.errors import UsageError
-from stream_app.times import parse_duration, parse_time
+from stream_app.terminal import printable
+from stream_app.times import format_time, parse_duration, parse_time
 from tests.checkpoints import tiny_checkpoint
 
 
@@ -29,7 +30,7 @@ def interest_stream(*arguments: str, **environment: str) -> subprocess.Completed
 def test_help_lists_the_commands() -> None:
     shown = interest_stream("--help")
     assert shown.returncode == 0
-    for command in ("demo", "worker", "broker", "topics", "simulate", "replay", "train"):
+    for command in ("demo", "worker", "topics", "simulate", "replay", "verify", "dead-letters"):
         assert command in shown.stdout
 
 
@@ -47,6 +48,16 @@ def test_help_lists_the_commands() -> None:
         (["no-such-command"], {}, 2, "no-such-command"),
         (["topics", "check"], {"INTEREST_KAFKA_BOOTSTRAP": "127.0.0.1:1"}, 1, "127.0.0.1:1"),
         (["demo", "--data", "missing.csv"], {}, 1, "missing.csv"),
+        (["verify"], {}, 2, "INTEREST_CHECKPOINT"),
+        (["verify", "--checkpoint", "x", "--from", "soon"], {}, 2, "soon"),
+        (["verify", "--checkpoint", "x", "--partition", "8"], {}, 2, "from 0 to 7"),
+        (["dead-letters", "show", "clicks"], {}, 2, "interest.clicks.v1:3:4711"),
+        (
+            ["dead-letters", "redrive"],
+            {"INTEREST_KAFKA_BOOTSTRAP": "127.0.0.1:1"},
+            1,
+            "127.0.0.1:1",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -83,9 +94,16 @@ def test_simulate_writes_the_same_log_twice(tmp_path: Path) -> None:
 def test_times_and_durations() -> None:
     assert parse_time("2014-07-17") == parse_time("2014-07-17T00:00:00Z") == 1_405_555_200_000
     assert parse_time("2014-07-17T02:00:00+02:00") == 1_405_555_200_000
+    assert parse_time("1405555200000") == 1_405_555_200_000
+    assert format_time(1_405_555_200_123) == "2014-07-17T00:00:00.123Z"
     assert (parse_duration("30d"), parse_duration("12h")) == (2_592_000, 43_200)
     for wrong in ("", "d", "30", "-1d", "0d", "1w"):
         with pytest.raises(UsageError):
             parse_duration(wrong)
     with pytest.raises(UsageError):
         parse_time("yesterday")
+
+
+def test_text_steers_no_terminal() -> None:
+    assert printable("a\x1b[31m\n\u202eb") == r"a\x1b[31m\n\u202eb"
+    assert printable("Größe 日本 😀") == "Größe 日本 😀"

@@ -107,7 +107,6 @@ def _step(
                 batch.by_topic[kind],
                 partition=batch.partition,
                 partitions=settings.partitions,
-                now_ms=int(time.time() * 1000),
                 future_allowance_ms=settings.future_allowance_ms,
                 max_value_bytes=settings.max_event_bytes,
             )

@@ -49,6 +49,11 @@ class InputRecord:
     value: bytes
     time_ms: int
 
+    @property
+    def timestamp(self) -> int:
+        """The Kafka timestamp: produced when it happened."""
+        return self.time_ms
+
 
 def bench_checkpoint() -> Checkpoint:
     """Random weights of the product's size: H = 64, 30,000 items, 1,000 categories."""

@@ -59,7 +59,7 @@ def test_killed_at_20_random_moments_the_rows_are_the_same(
         worker.kill()
 
     assert killed_midway >= KILLS // 2, "most kills are meant to fall into the replay"
-    comparison, offline = verify(settings, checkpoint, int(time.time() * 1000))
+    comparison, offline = verify(settings, checkpoint)
     assert comparison.differing == []
     assert comparison.hidden_difference < 0.005
     assert comparison.events == EVENTS

@@ -31,7 +31,6 @@ from tests.checkpoints import tiny_checkpoint
 from tests.unit.lane_records import START_MS, record
 from tests.workers import WAIT_S, committed_events, overrides_of, start_worker, wait_until
 
-NOW_MS = 4_000_000_000_000
 FASTER = {"rebalance_timeout_s": 3.0, "commit_interval_s": 0.2}
 DAY_S = 86_400
 TOKEN = "a-token-for-the-tests-1234"
@@ -100,7 +99,7 @@ def last_values(settings: Settings, topic: str, user: str) -> list[bytes | None]
 
 
 def assert_exact(settings: Settings, checkpoint: Checkpoint) -> None:
-    comparison, offline = verify(settings, checkpoint, NOW_MS)
+    comparison, offline = verify(settings, checkpoint)
     assert comparison.differing == []
     sent = {
         json.loads(message.value)["id"]

@@ -14,9 +14,10 @@ from model.simulation import ShopSettings, simulate, write_simulated
 from model.state import new_rows, pack
 from model.transition import transition
 from stream_app import topics
+from stream_app.comparison import compare
 from stream_app.log_records import log_records
 from stream_app.settings import Settings
-from stream_app.verify import compare, stored_rows
+from stream_app.verify import stored_rows
 from tests.checkpoints import named_checkpoint
 from tests.workers import committed_events, overrides_of, send_all, start_worker, wait_until
 

@@ -33,7 +33,6 @@ from tests.workers import committed_events, overrides_of, start_worker, wait_unt
 COMMANDS = (["topics", "create"], ["topics", "check"], ["worker"], ["replay", "log.csv"])
 EVENTS = 300
 SECRET = "geheim-47114711"
-NOW_MS = 4_000_000_000_000
 BOUND_S = 120.0
 """Of a command that fails: it gives up after 10 s, the rest is the start of four at once."""
 
@@ -88,7 +87,7 @@ def test_a_worker_applies_events_over_tls_with_a_client_certificate(
         finally:
             feed.close()
             worker.kill()
-        comparison, offline = verify(settings, checkpoint, NOW_MS)
+        comparison, offline = verify(settings, checkpoint)
         assert comparison.exact
         assert comparison.events == EVENTS
         assert SECRET not in worker.log_file.read_text(errors="replace")

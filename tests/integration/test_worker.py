@@ -33,8 +33,6 @@ from tests.workers import WAIT_S, committed_events, overrides_of, start_worker, 
 
 USERS = 60
 FASTER = {"rebalance_timeout_s": 3.0, "commit_interval_s": 0.2}
-# Above this the offline replay would judge times as the future.
-NOW_MS = 4_000_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +102,7 @@ def changelog_rows(settings: Settings) -> dict[str, bytes]:
 
 
 def assert_exact(settings: Settings, checkpoint: Checkpoint, events: int) -> None:
-    comparison, offline = verify(settings, checkpoint, NOW_MS)
+    comparison, offline = verify(settings, checkpoint)
     assert comparison.differing == []
     assert comparison.hidden_difference < 0.005
     assert comparison.events == events

@@ -75,7 +75,6 @@ def add(lane: Partition, event_type: EventType, records: list[FakeRecord]) -> No
         records,
         partition=0,
         partitions=1,
-        now_ms=START_MS,
         future_allowance_ms=10**9,
         max_value_bytes=10**6,
     )

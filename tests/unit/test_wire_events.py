@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ COMMITTED_SCHEMAS = Path(__file__).parents[2] / "deploy" / "schemas"
 class Raw:
     key: bytes | None
     value: bytes | None
-    offset: int = 0
+    timestamp: int | None = NOW_MS
 
 
 def decode(
@@ -67,7 +68,6 @@ def decode(
         partition = partition_for(records[0].key or b"", PARTITIONS) if records else 0
     values = {
         "partitions": PARTITIONS,
-        "now_ms": NOW_MS,
         "future_allowance_ms": 1000,
         "max_value_bytes": MAX_EVENT_BYTES,
         **changes,
@@ -153,13 +153,39 @@ def test_timestamps(timestamp: int | str, expected_ms: int | Reason) -> None:
     assert isinstance(event, Reason) or type(event.timestamp_ms) is int
 
 
-def test_a_timestamp_has_to_fit_the_row_whatever_the_clock_says() -> None:
-    fields = good_event(EventType.CLICK, "u", 1, timestamp=wire.MAX_TIMESTAMP_MS + 1)
+@pytest.mark.parametrize("produced_ms", [10**15, -1, None])
+def test_a_timestamp_has_to_fit_the_row_whenever_it_was_produced(produced_ms: int | None) -> None:
+    def verdict(timestamp: int) -> list[Reason]:
+        fields = good_event(EventType.CLICK, "u", 1, timestamp=timestamp)
+        record = Raw(b"u", json.dumps(fields).encode(), produced_ms)
+        _, rejections = decode(EventType.CLICK, [record])
+        return [rejection.reason for rejection in rejections]
+
+    assert verdict(wire.MAX_TIMESTAMP_MS) == []
+    assert verdict(wire.MAX_TIMESTAMP_MS + 1) == [Reason.TIMESTAMP_IN_FUTURE]
+
+
+def test_the_future_begins_at_the_timestamp_of_each_record() -> None:
+    fields = good_event(EventType.CLICK, "u", 1, timestamp=NOW_MS + 5000)
+    value = json.dumps(fields).encode()
+    produced = [NOW_MS, NOW_MS + 3999, NOW_MS + 4000, NOW_MS + 10**9, None, -1]
+
+    events, rejections = decode(EventType.CLICK, [Raw(b"u", value, at) for at in produced])
+
+    assert [event is not None for event in events] == [False, False, True, True, True, True]
+    assert {rejection.reason for rejection in rejections} == {Reason.TIMESTAMP_IN_FUTURE}
+
+
+def test_a_record_is_judged_as_before_when_it_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fields = good_event(EventType.CLICK, "u", 1, timestamp=NOW_MS + 1001)
     record = Raw(b"u", json.dumps(fields).encode())
+    first = decode(EventType.CLICK, [record])
 
-    _, rejections = decode(EventType.CLICK, [record], now_ms=10**15)
-
-    assert [r.reason for r in rejections] == [Reason.TIMESTAMP_IN_FUTURE]
+    for clock in (0.0, NOW_MS / 1000 + 10**6):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        assert decode(EventType.CLICK, [record]) == first
 
 
 @pytest.mark.parametrize("user_id", ["ü" * wire.MAX_ID_LENGTH, "\x00", " ", "日本", "😀"])
@@ -279,9 +305,9 @@ def assert_holds(kind: EventType, record: Raw) -> None:
             kind,
             record.key,
             record.value,
+            record.timestamp,
             partition=partition,
             partitions=PARTITIONS,
-            now_ms=NOW_MS,
             future_allowance_ms=1000,
             max_value_bytes=MAX_EVENT_BYTES,
         )
