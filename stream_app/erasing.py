@@ -13,9 +13,13 @@ from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.errors import KafkaError
 from msgspec import Struct
 
+from stream_app import topics
 from stream_app.control import Erase, Place, Receipt, decode_receipt, encode
+from stream_app.dead_letters import Letter, place_of, user_of
 from stream_app.errors import BrokerError, WorkerError
+from stream_app.events import Source
 from stream_app.lane.reading import read_records
+from stream_app.letter_topic import read_letter_topic
 from stream_app.partitioner import partition_for
 from stream_app.settings import Settings
 
@@ -38,10 +42,14 @@ class Held(Struct, frozen=True, gc=False):
 
 
 class Erased(Struct, frozen=True, kw_only=True):
-    """The outcome of an erasure: the lane's receipt, and what is left where."""
+    """The outcome of an erasure: the lane's receipt, and what is left where.
+
+    dead_letters   letters about the user that were deleted
+    """
 
     receipt: Receipt
     requested_ms: int
+    dead_letters: int
     held: list[Held]
 
     @property
@@ -69,7 +77,41 @@ def erase_user(
     request = Erase(request_id=uuid.uuid4().hex, user_id=user, requested_ms=int(time.time() * 1000))
     place = _send(settings, request)
     receipt = _receipt(settings, request, place, timeout_s, waiting)
-    return Erased(receipt=receipt, requested_ms=request.requested_ms, held=held(settings, user))
+    return Erased(
+        receipt=receipt,
+        requested_ms=request.requested_ms,
+        dead_letters=erase_letters(settings, user),
+        held=held(settings, user),
+    )
+
+
+def erase_letters(settings: Settings, user: str) -> int:
+    """Delete the dead letters about a user, where that could be read; how many there were.
+
+    Raises:
+        BrokerError, RecoveryError, TopicError: the topic cannot be read or written.
+    """
+    letters = _letters(settings, user)
+    if not letters:
+        return 0
+    topic = settings.dead_letters_topic
+    count = topics.partition_count(settings, topic)
+    with _told(settings):
+        producer = KafkaProducer(**settings.kafka_python(), acks="all")
+        try:
+            for source in letters:
+                key, place = place_of(source).encode(), source.partition % count
+                producer.send(topic, None, key, partition=place).get(SEND_TIMEOUT_S)
+        finally:
+            producer.close(SEND_TIMEOUT_S)
+    return len(letters)
+
+
+def _letters(settings: Settings, user: str) -> list[Source]:
+    def is_about(letter: Letter) -> bool:
+        return letter.key == user.encode() or user_of(letter) == user
+
+    return list(read_letter_topic(settings, is_about).letters)
 
 
 def held(settings: Settings, user: str) -> list[Held]:
@@ -86,7 +128,7 @@ def held(settings: Settings, user: str) -> list[Held]:
         settings.control_topic,
         *settings.input_topics,
     )
-    until = _until(settings, names)
+    until = _until(settings, (*names, settings.dead_letters_topic))
     found = []
     for topic in names:
         records = [
@@ -98,6 +140,9 @@ def held(settings: Settings, user: str) -> list[Held]:
         is_input = topic in settings.input_topics
         current = bool(records) and records[-1].value is not None and not is_input
         found.append(Held(topic, len(values), current, until[topic] if values else ""))
+    left = len(_letters(settings, user))
+    until_letters = until[settings.dead_letters_topic] if left else ""
+    found.append(Held(settings.dead_letters_topic, left, left > 0, until_letters))
     return found
 
 
@@ -144,16 +189,16 @@ def _receipt(
     )
 
 
-def _until(settings: Settings, topics: tuple[str, ...]) -> dict[str, str]:
+def _until(settings: Settings, names: tuple[str, ...]) -> dict[str, str]:
     """Per topic, in words, when the broker removes what was replaced or is old."""
     with _told(settings):
         admin = KafkaAdminClient(**settings.kafka_python())
         try:
-            resources = [ConfigResource("TOPIC", name) for name in topics]
+            resources = [ConfigResource("TOPIC", name) for name in names]
             found = admin.describe_configs(resources, config_filter="all").get("topic", {})
         finally:
             admin.close()
-    return {name: _in_words(found.get(name, {})) for name in topics}
+    return {name: _in_words(found.get(name, {})) for name in names}
 
 
 def _in_words(entries: dict[str, Any]) -> str:

@@ -21,6 +21,8 @@ from model.events import EventType
 from stream_app.errors import InvalidEvent
 from stream_app.partitioner import partition_for, partitions_for
 
+RESERVED_KEY = b"__faust\0offset__"
+"""The key of Faust's persisted offset in the store that has the rows."""
 MAX_ID_LENGTH = 256  # characters; user, event, item and order ids, device, platform, locale
 MAX_CATEGORY_LENGTH = 256  # characters
 MAX_QUERY_LENGTH = 1000  # characters
@@ -41,6 +43,7 @@ class Reason(str, Enum):
     KEY_MISSING = "key_missing"
     KEY_MISMATCH = "key_mismatch"
     WRONG_PARTITION = "wrong_partition"
+    RESERVED_USER_ID = "reserved_user_id"
     INVALID_UTF8 = "invalid_utf8"
     INVALID_JSON = "invalid_json"
     NESTED_TOO_DEEP = "nested_too_deep"
@@ -203,6 +206,7 @@ def decode_batch(
                 force_setattr(event, "timestamp_ms", ms)
             good = (
                 event.user_id.encode() == key
+                and key != RESERVED_KEY
                 and MIN_TIMESTAMP_MS <= ms <= produced_ms + future_allowance_ms
                 and ms <= MAX_TIMESTAMP_MS
                 and len(value) <= max_value_bytes
@@ -277,6 +281,11 @@ def decode_event(
     if event.user_id.encode() != key:
         raise InvalidEvent(
             Reason.KEY_MISMATCH, "The key of the record is not the `user_id` in its value."
+        )
+    if key == RESERVED_KEY:
+        raise InvalidEvent(
+            Reason.RESERVED_USER_ID,
+            "The `user_id` is the key under which the local store keeps its own offset.",
         )
     moment: int | datetime = event.timestamp_ms
     ms = moment if isinstance(moment, int) else (moment - _EPOCH) // _MILLISECOND

@@ -73,6 +73,7 @@ def erase_command(
         console.print(
             f"{row}; the marker stands at {_at(receipt.marker)}.", soft_wrap=True, highlight=False
         )
+        console.print(f"{erased.dead_letters} dead letters about the user are deleted.")
         for topic, offset in receipt.inputs.items():
             console.print(
                 f"Events in {topic} partition {receipt.partition} below offset {offset} are "

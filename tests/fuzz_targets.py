@@ -69,7 +69,7 @@ def feed_event(event_type: EventType, value: bytes, key: bytes | None = None) ->
     events, rejections = decode_batch(event_type, records, **options)
     refused: InvalidEvent | None = None
     try:
-        decode_event(event_type, key, value, **options)
+        decode_event(event_type, key, value, NOW_MS, **options)
     except InvalidEvent as error:
         refused = error
     reasons = [] if refused is None else [(0, refused.reason)]

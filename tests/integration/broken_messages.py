@@ -92,6 +92,7 @@ def broken_messages(seed: int) -> list[BrokenMessage]:
         other = json.dumps(good_event(kind, user(), 1)).encode()
         raw(kind, other, Reason.KEY_MISMATCH)
         event(kind, Reason.WRONG_PARTITION)
+        event(kind, Reason.RESERVED_USER_ID, user_id="__faust\0offset__")
     event(CLICK, Reason.TOO_LARGE, padding="x" * MAX_EVENT_BYTES)
     messages.append(BrokenMessage(CLICK, b"", event_without_key, Reason.KEY_MISSING))
 

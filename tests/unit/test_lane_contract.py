@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from faust.stores.rocksdb import Store
 from packaging.version import Version
 
+from stream_app.events import RESERVED_KEY
 from stream_app.lane.transport import LaneConsumer, LaneProducer
 
 
@@ -182,7 +183,7 @@ def test_still_works_as_the_lane_expects(path: str, text: str, why: str) -> None
 
 
 def test_the_key_of_the_persisted_offset_is_the_same() -> None:
-    assert Store.offset_key == b"__faust\0offset__"
+    assert Store.offset_key == RESERVED_KEY
 
 
 def test_attributes_that_are_set_from_outside_exist() -> None:
