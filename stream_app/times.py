@@ -18,6 +18,12 @@ def parse_time(text: str) -> int:
     return int(moment.timestamp() * 1000)
 
 
+def say_time(ms: int) -> str:
+    """Milliseconds since the epoch as an ISO 8601 time in UTC."""
+    moment = datetime.fromtimestamp(ms / 1000, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def parse_duration(text: str) -> int:
     """Seconds of a duration like 30d, 12h, 90m or 45s."""
     units = {"d": 86_400, "h": 3600, "m": 60, "s": 1}

@@ -25,8 +25,11 @@ from stream_app.lane.journal import JournalEntry, merge_along, read_journal
 from stream_app.lane.merge import NEVER
 from stream_app.lane.reading import read_records
 from stream_app.lane.stored_rows import (
+    CARRIED_OVER,
+    MARKER_PREFIX,
     Markers,
     begin,
+    decode_marker,
     end,
     has_expired,
     is_marker,
@@ -86,7 +89,7 @@ def replay_partition(
 
     now_ms is the time that "in the future" is judged by.
     """
-    run = OfflineRun()
+    run = OfflineRun(markers=carried_over(settings, partition))
     events: list[list[Event | None]] = []
     offsets, times = [], []
     for event_type, topic in zip(EventType, settings.input_topics, strict=True):
@@ -135,9 +138,13 @@ Applied = tuple[Event, int, int]
 
 
 def _go_together(entry: JournalEntry, following: JournalEntry) -> bool:
-    """Whether two batches may be applied as one: a row does not depend on where they are cut."""
+    """Whether two batches may be applied as one: a row does not depend on where they are cut.
+
+    Offsets must rise within one, or else those of a gap would not be recognised as applied.
+    """
     return (
         not entry.is_erasure
+        and entry.between == following.between
         and not following.is_erasure
         and entry.swept_ms == following.swept_ms
         and entry.epochs == following.epochs
@@ -209,6 +216,17 @@ def stored_values(settings: Settings, partition: int) -> dict[bytes, bytes]:
         else:
             values[record.key] = record.value
     return values
+
+
+def carried_over(settings: Settings, partition: int) -> Markers:
+    """The markers of users who were erased from other rows, before these were begun."""
+    found = read_records(settings, settings.changelog_topic, partition)
+    markers = {
+        record.key[len(MARKER_PREFIX) :]: decode_marker(record.value)
+        for record in found
+        if record.value is not None and is_marker(record.key)
+    }
+    return {key: marker for key, marker in markers.items() if marker.control == CARRIED_OVER}
 
 
 def stored_rows(settings: Settings, partition: int) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,16 +27,23 @@ class WorkerProcess:
     """One ``interest-stream worker`` with settings of its own.
 
     overrides are field names of Settings; data_dir, http_port and log file are the worker's own.
+    arguments come behind the command.
     """
 
-    def __init__(self, overrides: Mapping[str, object], home: Path, name: str = "worker") -> None:
+    def __init__(
+        self,
+        overrides: Mapping[str, object],
+        home: Path,
+        name: str = "worker",
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.port = free_port()
         self.log_file = home / f"{name}.log"
         own = {**overrides, "data_dir": home / name, "http_port": self.port}
         variables = {f"{PREFIX}{key.upper()}": str(value) for key, value in own.items()}
         with open(self.log_file, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stream_app.cli", "worker", "--with-parent"],
+                [sys.executable, "-m", "stream_app.cli", "worker", "--with-parent", *arguments],
                 stdin=subprocess.PIPE,  # never written to: it ends with this process
                 stdout=log,
                 stderr=log,
