@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from model.errors import ModelError
 from stream_app import file_commands, user_commands
-from stream_app.errors import InterestStreamError
+from stream_app.errors import InterestStreamError, UsageError
 from stream_app.letter_commands import letters_app
 from stream_app.terminal import console, stages
 from stream_app.verify_command import verify_command
@@ -66,14 +67,17 @@ def worker(
     with_parent: Annotated[
         bool, typer.Option("--with-parent", help="End in order when standard input ends.")
     ] = False,
+    until: Annotated[
+        Path | None, typer.Option(hidden=True, help="Offsets at which a replay ends.")
+    ] = None,
 ) -> None:
     """Run a worker; settings come from INTEREST_* variables. Ends in order on SIGTERM."""
     from stream_app.settings import Settings
-    from stream_app.worker import run
+    from stream_app.worker import read_until, run
 
     if with_parent:
         threading.Thread(target=end_with_input, daemon=True).start()
-    sys.exit(run(Settings()))
+    sys.exit(run(Settings(), until=None if until is None else read_until(until)))
 
 
 def end_with_input() -> None:
@@ -128,10 +132,62 @@ def topics_check() -> None:
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="Event log: .parquet, .csv or .jsonl.")],
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Event log: .parquet, .csv or .jsonl.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Events of FILE a second.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="Replay the input topics from this time on.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="Nothing at or after this time is applied.")
+    ] = None,
+    app_id: Annotated[
+        str | None, typer.Option("--as", help="Application id of new rows beside the old ones.")
+    ] = None,
 ) -> None:
-    """Send the events of a log to the input topics, in their order."""
+    """Send the events of FILE to the input topics; or replay the input topics from a time on.
+
+    Times are those of the Kafka records. With --as, a worker builds new rows beside the old ones,
+    from the events since the time alone; rows, group and outputs of the old ones stay as they are,
+    and the outputs of the replay go to topics of its own, <topic>.APP_ID.
+
+    Without --as, a worker goes over the events again on top of the present rows, which know by
+    their offsets what they have applied. That is good for events that were skipped because somebody
+    set the group's offsets forwards: they come in for users of whom nothing later from the same
+    topic has been applied. All others need new rows.
+    """
+    if file is not None:
+        if since or until or app_id:
+            raise UsageError("--from, --to and --as replay the input topics; give them no FILE.")
+        _send_file(file, rate)
+        return
+    if since is None:
+        raise UsageError("There is nothing to replay; give a FILE, or --from with a time.")
+    if rate is not None:
+        raise UsageError("--rate goes with a FILE; a replay of the topics is as fast as it goes.")
+    _replay_topics(since, until, app_id)
+
+
+def _replay_topics(since: str, until: str | None, app_id: str | None) -> None:
+    from stream_app import replay
+    from stream_app.settings import Settings
+    from stream_app.times import parse_time
+
+    settings = Settings()
+    from_ms, to_ms = parse_time(since), None if until is None else parse_time(until)
+    replay.check_times(from_ms, to_ms, int(time.time() * 1000))
+    with stages() as progress:
+        progress("Looking up offsets", 0, 1)
+        work = replay.prepare(settings, from_ms, to_ms, app_id)
+        progress("Looking up offsets", 1, 1)
+        is_done = replay.run(work, lambda done, total: progress("Applying records", done, total))
+    console.print(replay.what_next(work, is_done), soft_wrap=True, highlight=False)
+    if not is_done:
+        raise typer.Exit(130)
+
+
+def _send_file(file: Path, rate: float | None) -> None:
     from model.event_log import read_event_log
     from stream_app.broker import wait_until_ready
     from stream_app.log_records import log_records

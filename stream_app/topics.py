@@ -18,6 +18,9 @@ from stream_app.settings import Settings
 
 BROKER_TIMEOUT_S = 10.0
 
+OUTPUT_FIELDS = ("drift_topic", "recommendations_topic", "dead_letters_topic")
+"""Settings that name the topics which a worker writes for others."""
+
 _POLICY = "cleanup.policy"
 _MIN_INSYNC = "min.insync.replicas"
 

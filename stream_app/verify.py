@@ -26,11 +26,14 @@ from stream_app.events import Event, OutputKind, decode_batch, output_id
 from stream_app.lane.assemble import assemble
 from stream_app.lane.erasure import is_done, marker_of
 from stream_app.lane.journal import JournalEntry, chain, decode, merge_along, topic_name
-from stream_app.lane.merge import NEVER
+from stream_app.lane.merge import NEVER, Triple
 from stream_app.lane.reading import offset_at, read_records, stream_records
 from stream_app.lane.stored_rows import (
+    CARRIED_OVER,
+    MARKER_PREFIX,
     Markers,
     begin,
+    decode_marker,
     end,
     has_expired,
     is_marker,
@@ -117,6 +120,7 @@ def replay_partition(
     partition: int,
     read: Read = read_records,
     with_outputs: bool = True,
+    epochs: Triple | None = None,
 ) -> OfflineRun:
     """The offline run of one partition in the order of its journal.
 
@@ -124,12 +128,13 @@ def replay_partition(
     go of them, are left out; the run's coverage says so.
 
     Args:
-        read: reads the input topics and the journal.
+        read: reads the input topics, the journal and the changelog.
         with_outputs: false leaves the outputs out.
+        epochs: of the topics that `read` reads; asked from the broker when None.
     """
-    run = OfflineRun()
+    run = OfflineRun(markers=carried_over(settings, partition, read))
     inputs = read_inputs(settings, partition, read)
-    entries, run.coverage = read_entries(settings, partition, read, inputs)
+    entries, run.coverage = read_entries(settings, partition, read, inputs, epochs)
     waiting: list[Applied] = []
 
     def catch_up(entry: JournalEntry) -> None:
@@ -157,9 +162,13 @@ def replay_partition(
 
 
 def _go_together(entry: JournalEntry, following: JournalEntry) -> bool:
-    """Whether two batches may be applied as one: a row does not depend on where they are cut."""
+    """Whether two batches may be applied as one: a row does not depend on where they are cut.
+
+    Offsets must rise within one, or else those of a gap would not be recognised as applied.
+    """
     return (
         not following.is_erasure
+        and entry.between == following.between
         and entry.swept_ms == following.swept_ms
         and entry.epochs == following.epochs
     )
@@ -202,11 +211,15 @@ def read_inputs(settings: Settings, partition: int, read: Read) -> Inputs:
 
 
 def read_entries(
-    settings: Settings, partition: int, read: Read, inputs: Inputs
+    settings: Settings,
+    partition: int,
+    read: Read,
+    inputs: Inputs,
+    epochs: Triple | None = None,
 ) -> tuple[list[JournalEntry], Coverage]:
     """The batches of the journal whose records are all at hand, and how much of it they are."""
     records = read(settings, topic_name(settings), partition)
-    now = topics.epochs(settings)
+    now = topics.epochs(settings) if epochs is None else epochs
     entries = [entry.under(now) for entry in chain(decode(record.value) for record in records)]
     held = [entry for entry in entries if inputs.hold(entry)]
     # A journal that has let go of records no longer tells where it began.
@@ -292,6 +305,17 @@ def stored_values(settings: Settings, partition: int) -> dict[bytes, bytes]:
         else:
             values[record.key] = record.value
     return values
+
+
+def carried_over(settings: Settings, partition: int, read: Read) -> Markers:
+    """The markers of users who were erased from other rows, before these were begun."""
+    found = read(settings, settings.changelog_topic, partition)
+    markers = {
+        record.key[len(MARKER_PREFIX) :]: decode_marker(record.value)
+        for record in found
+        if record.value is not None and is_marker(record.key)
+    }
+    return {key: marker for key, marker in markers.items() if marker.control == CARRIED_OVER}
 
 
 def stored_rows(settings: Settings, partition: int) -> dict[str, bytes]:

@@ -7,16 +7,20 @@ run          one worker until a signal or a failure; the exit code
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import faust
 import torch
 from faust.exceptions import ConsistencyError
+from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from model import checkpoint as checkpoints
@@ -57,6 +61,7 @@ def build_app(
     checkpoint: Checkpoint,
     registry: CollectorRegistry,
     at_step: AtStep = no_step,
+    until: Mapping[TP, int] | None = None,
 ) -> InterestApp:
     """A Faust app that applies the input topics to the rows. Starts nothing.
 
@@ -65,6 +70,7 @@ def build_app(
         checkpoint: the model.
         registry: receives the metrics.
         at_step: told every step of every commit, see lane/commit.py; for tests.
+        until: offset per topic partition at which a replay ends, None to go on with what comes.
     """
     app = InterestApp(
         settings.app_id,
@@ -123,7 +129,9 @@ def build_app(
     app.metrics.follow(app.health, time.monotonic)
     app.health_server = HealthServer(app.health, registry, token=settings.http_access())
     assert isinstance(table, LaneTable)
-    app.lane = Lane(app, table, settings, checkpoint, app.metrics, app.health, app.fail, at_step)
+    app.lane = Lane(
+        app, table, settings, checkpoint, app.metrics, app.health, app.fail, at_step, until
+    )
     inspector = Inspector(
         app.lane,
         app.assignor,
@@ -169,7 +177,19 @@ class LaneWorker(faust.Worker):
             self._deadline.cancel()
 
 
-def run(settings: Settings, at_step: AtStep = no_step) -> int:
+def read_until(file: Path) -> dict[TP, int]:
+    """The offsets at which a replay ends: a JSON object, per topic a list by partition."""
+    found = json.loads(file.read_text("utf-8"))
+    return {
+        TP(topic, partition): offset
+        for topic, offsets in found.items()
+        for partition, offset in enumerate(offsets)
+    }
+
+
+def run(
+    settings: Settings, at_step: AtStep = no_step, until: Mapping[TP, int] | None = None
+) -> int:
     """Run a worker until SIGTERM, SIGINT or a failure; returns the exit code.
 
     A failure is one sentence on standard error. 0 for an end in order, 2 for wrong settings, 1 for
@@ -180,7 +200,7 @@ def run(settings: Settings, at_step: AtStep = no_step) -> int:
         checkpoint = _load(settings)
         _check(settings)
         with held(settings.data_dir):
-            _run(build_app(settings, checkpoint, CollectorRegistry(), at_step))
+            _run(build_app(settings, checkpoint, CollectorRegistry(), at_step, until))
     except InterestStreamError as error:
         _say(f"{type(error).__name__}: {error}")
         return error.exit_code

@@ -31,6 +31,7 @@ class WorkerProcess:
 
     overrides are field names of Settings; http_port and log file are the worker's own, and
     data_dir is a folder of its name unless overrides have one.
+    arguments come behind the program's own.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class WorkerProcess:
         home: Path,
         name: str = "worker",
         program: Sequence[str] = PROGRAM,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.port = free_port()
         self.log_file = home / f"{name}.log"
@@ -46,7 +48,7 @@ class WorkerProcess:
         variables = {f"{PREFIX}{key.upper()}": str(value) for key, value in own.items()}
         with open(self.log_file, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *program],
+                [sys.executable, "-m", *program, *arguments],
                 stdin=subprocess.PIPE,  # never written to: it ends with this process
                 stdout=log,
                 stderr=log,

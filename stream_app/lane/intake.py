@@ -7,7 +7,7 @@ partition that holds enough, and the lane lets it go on when a batch's worth is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,12 +55,27 @@ class Intake:
         self._resume = resume
         self._held: dict[TP, _Held] = {}
         self._paused: set[TP] = set()
+        self._until: dict[TP, int] = {}
+        self._reached: set[TP] = set()
         self._resumed = asyncio.Event()
 
     @property
     def paused(self) -> frozenset[TP]:
         """Partitions that the consumer must not fetch now."""
         return frozenset(self._paused)
+
+    def end_at(self, until: Mapping[TP, int]) -> None:
+        """Hand on nothing at or beyond these offsets."""
+        self._until.update(until)
+
+    def within(self, tp: TP, poll: Poll) -> Poll:
+        """The part of a poll that lies before the offset where the partition ends."""
+        until = self._until.get(tp)
+        if until is None or poll.end < until:
+            return poll
+        self._reached.add(tp)
+        records = [record for record in poll.records if record.offset < until]
+        return Poll(records, poll.start, until)
 
     def give(self, tp: TP, records: list[Any]) -> bool:
         """Count records that the consumer hands on; true when it has to pause the partition.
@@ -70,7 +85,7 @@ class Intake:
         held = self._held.setdefault(tp, _Held())
         held.records += len(records)
         held.size_bytes += size_bytes(records)
-        if self._is_full(held):
+        if tp in self._reached or self._is_full(held):
             self._paused.add(tp)
             return True
         return False
@@ -96,6 +111,8 @@ class Intake:
         """Start anew: the partitions were revoked, and what was held of them is gone."""
         self._held.clear()
         self._paused.clear()
+        self._until.clear()
+        self._reached.clear()
         self.wake()
 
     async def wait_until_resumed(self, timeout_s: float) -> None:
@@ -112,7 +129,7 @@ class Intake:
         return held.records > self._batch_records or held.size_bytes > MAX_HELD_BYTES
 
     def _let_go(self, tp: TP, held: _Held) -> None:
-        if tp in self._paused and not self._is_full(held):
+        if tp in self._paused and tp not in self._reached and not self._is_full(held):
             self._paused.discard(tp)
             self._resume({tp})
             self.wake()

@@ -12,7 +12,7 @@ Layout of a record, little endian, 160 bytes:
 ==========  ==========  ===========================================================================
 version     uint16      1
 partitions  uint16      partition count of the input topics
-reserved    uint32      0
+between     uint32      1 of a batch that fills a gap between older entries, otherwise 0
 writer      uint64      random number of the writer's assignment
 start       int64 x 3   per input topic, offset of the first record of the batch
 end         int64 x 3   ... offset after its last one
@@ -28,6 +28,10 @@ erased      16 bytes    of an erasure, the hash of the user; zero of a batch
 Writers take turns: when another writer has begun, what an earlier one appends afterwards is stale.
 A writer begins where the rows and offsets that it took over stand, so its entries replace those of
 the writer before it from there on.
+
+Offsets that somebody set forwards leave a gap between two entries. When they are set back, its
+records come after the later entries have been applied: their entries say so (`between`), replace
+nothing, and stand in the journal where they were applied.
 """
 
 from __future__ import annotations
@@ -73,6 +77,7 @@ class JournalEntry:
     swept_ms: int = NEVER
     control: int = BATCH
     erased: bytes = NOBODY
+    between: bool = False
     made_anew: tuple[bool, bool, bool] = (False, False, False)
     """Per input topic, whether it was made anew since; not in the record, see `under`."""
 
@@ -119,7 +124,7 @@ class Order:
 
 def encode(entry: JournalEntry) -> bytes:
     """The record of an entry."""
-    head = (VERSION, entry.partitions, 0, entry.writer)
+    head = (VERSION, entry.partitions, entry.between, entry.writer)
     body = (*entry.start, *entry.end, *entry.maxima, *entry.after, *entry.epochs, 0)
     return _LAYOUT.pack(*head, *body, entry.swept_ms, entry.control, entry.erased)
 
@@ -135,7 +140,9 @@ def decode(value: bytes | None) -> JournalEntry:
             "The journal topic holds a record that is no entry of ours; name another topic, or "
             "empty this one while no worker runs."
         )
-    version, partitions, _, writer, *numbers, _, swept_ms, control, erased = _LAYOUT.unpack(value)
+    version, partitions, between, writer, *numbers, _, swept_ms, control, erased = _LAYOUT.unpack(
+        value
+    )
     if version != VERSION:
         raise RecoveryError(
             f"The journal topic has entries of version {version} and this program reads version "
@@ -145,9 +152,19 @@ def decode(value: bytes | None) -> JournalEntry:
         cast(Triple, tuple(numbers[at : at + 3])) for at in range(0, 15, 3)
     )
     entry = JournalEntry(
-        writer, partitions, start, end, maxima, after, epochs, swept_ms, control, erased
+        writer,
+        partitions,
+        start,
+        end,
+        maxima,
+        after,
+        epochs,
+        swept_ms,
+        control,
+        erased,
+        bool(between),
     )
-    if not _is_possible(entry):
+    if between > 1 or not _is_possible(entry):
         raise RecoveryError(
             "The journal topic holds an entry that no worker writes; name another topic, or empty "
             "this one while no worker runs."
@@ -182,16 +199,25 @@ def chain(records: Iterable[JournalEntry]) -> list[JournalEntry]:
         if writer is not None and record.writer != writer:
             superseded.add(writer)
         writer = record.writer
-        while entries and _overlap(entries[-1], record):
+        while entries and _replaces(record, entries[-1]):
             entries.pop()
         entries.append(record)
     return entries
 
 
-def _overlap(entry: JournalEntry, later: JournalEntry) -> bool:
-    start = later.start
-    end = entry.under(later.epochs).end
-    return any(stop > at for stop, at in zip(end, start, strict=True))
+def _replaces(later: JournalEntry, entry: JournalEntry) -> bool:
+    entry = entry.under(later.epochs)
+    if later.between and (
+        not entry.between
+        or all(at >= stop for at, stop in zip(entry.start, later.end, strict=True))
+    ):
+        return False
+    return any(stop > at for stop, at in zip(entry.end, later.start, strict=True))
+
+
+def in_offset_order(entries: Iterable[JournalEntry]) -> list[JournalEntry]:
+    """The entries by where their records stand; those of a gap come in their place."""
+    return sorted(entries, key=lambda entry: (sum(entry.start), sum(entry.end)))
 
 
 def beyond(

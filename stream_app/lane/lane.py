@@ -64,6 +64,7 @@ class Lane:
         settings, checkpoint, metrics, health: of the worker.
         on_failure: called once, with what ends the worker.
         at_step: told every step of every commit, see commit.STEPS; for tests.
+        until: offset per topic partition at which a replay ends, None to go on with what comes.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Lane:
         health: WorkerHealth,
         on_failure: Callable[[InterestStreamError], None],
         at_step: AtStep = no_step,
+        until: Mapping[TP, int] | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -86,6 +88,7 @@ class Lane:
         self._at_step = at_step
         self._table = table
         self.rows = table.rows
+        self._until = until
         self._topics = settings.input_topics
         self._control_topic = settings.control_topic
         self._event_types = {topic: EventType(i) for i, topic in enumerate(self._topics)}
@@ -241,8 +244,13 @@ class Lane:
                 self._committer = await self._new_committer()
             await consumer.heartbeat()
             self._epochs = await self._read_epochs()
-            started = await take_over(self._app, self._settings, assigned, fence, self._epochs)
+            started = await take_over(
+                self._app, self._settings, assigned, fence, self._epochs, self._until
+            )
             fence.check()
+            for partition in started.values():
+                if partition.until is not None:
+                    self.intake.end_at(dict(zip(partition.tps, partition.until, strict=True)))
             assert self._changelog is not None
             self._changelog.begin({number: self.rows.next_offset(number) for number in started})
             for number, partition in started.items():
@@ -485,7 +493,7 @@ class Lane:
             if is_working:
                 partition.note_ends(self._highwaters(partition))
             for tp, position, end in zip(
-                partition.tps, partition.position, partition.ends, strict=True
+                partition.tps, partition.position, partition.reach, strict=True
             ):
                 lag = max(end - position, 0)
                 self._health.record((tp.topic, tp.partition), position, lag, now)

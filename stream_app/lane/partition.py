@@ -139,6 +139,7 @@ class Origin:
     control    offset of the first request of the control topic
     swept_ms   rows whose last event is older have expired
     epochs     of the input topics
+    until      offset per topic at which the lane ends, None where it goes on
     """
 
     start: Triple
@@ -147,6 +148,7 @@ class Origin:
     control: int = 0
     swept_ms: int = NEVER
     epochs: Triple = (0, 0, 0)
+    until: Triple | None = None
 
 
 class Partition:
@@ -186,7 +188,9 @@ class Partition:
         self.position = start
         self.ends = start
         self.replay = deque(origin.replay)
+        self.until = origin.until
         self._maxima = origin.maxima
+        self._swept_at_last_ms = origin.swept_ms
         self._ttl_ms = ttl_ms
         self._writer = writer
         self._partitions = partitions
@@ -223,6 +227,14 @@ class Partition:
         a, b, c = (max(old, new or 0) for old, new in zip(self.ends, ends, strict=True))
         self.ends = (a, b, c)
 
+    @property
+    def reach(self) -> Triple:
+        """How far each topic is going to be applied, as far as is known."""
+        if self.until is None:
+            return self.ends
+        a, b, c = map(min, self.ends, self.until)
+        return a, b, c
+
     def next_batch(self, now: float, wait_s: float, limit: int) -> Batch | Erasure | float | None:
         """What comes next; or how many seconds to wait for records, None when as long as it takes.
 
@@ -233,6 +245,8 @@ class Partition:
         """
         while self.replay:
             entry = self.replay[0]
+            if self._has_gap_before(entry):
+                break
             if entry.is_erasure:
                 if self.control <= entry.control:
                     return None
@@ -250,7 +264,7 @@ class Partition:
             self._maxima, self.swept_ms = entry.after, entry.swept_ms
             if sum(stops):
                 return self._take(merge(times, entry.maxima), entry)
-        if self.requests:
+        if self.requests and not self.replay:
             offset, request = self.requests.popleft()
             here = replace(
                 self._entry(Cut.none(self._maxima)),
@@ -263,9 +277,10 @@ class Partition:
             self._waits_since = None
             entry = self._entry(cut)
             self._maxima = cut.maxima
-            self._expire()
+            if not entry.between:
+                self._expire()
             return self._take(cut, entry, replayed=False)
-        if not any(map(len, self.pending)):
+        if not any(map(len, self._times())):
             self._waits_since = None
             return None
         if self._waits_since is None:
@@ -276,10 +291,27 @@ class Partition:
         self._given_up = [not len(pending) for pending in self.pending]
         return self.next_batch(now, wait_s, limit)
 
+    def _has_gap_before(self, entry: JournalEntry) -> bool:
+        """Whether records come first that are in no entry: offsets were set forwards once."""
+        return any(
+            pending.next_offset < start or (len(pending) and pending.offsets[0] < start)
+            for pending, start in zip(self.pending, entry.start, strict=True)
+        )
+
+    def _times(self) -> list[Ints]:
+        """Event times of what is pending: before the next entry of the journal, or of all."""
+        if not self.replay:
+            return [pending.times for pending in self.pending]
+        return [
+            pending.times[: int(np.searchsorted(pending.offsets, start))]
+            for pending, start in zip(self.pending, self.replay[0].start, strict=True)
+        ]
+
     def _merge(self, limit: int) -> Cut:
         a, b, c = (pending.next_offset for pending in self.pending)
-        waits = awaited((a, b, c), self.ends, self._given_up)
-        return merge([pending.times for pending in self.pending], self._maxima, waits, limit)
+        stop = self.replay[0].start if self.replay else self.reach
+        waits = awaited((a, b, c), stop, self._given_up)
+        return merge(self._times(), self._maxima, waits, limit)
 
     def _entry(self, cut: Cut) -> JournalEntry:
         a, b, c = (
@@ -294,7 +326,8 @@ class Partition:
             self._maxima,
             cut.maxima,
             self.epochs,
-            self.swept_ms,
+            self._swept_at_last_ms if self.replay else self.swept_ms,
+            between=bool(self.replay),
         )
 
     def _erasure_again(self, entry: JournalEntry) -> Erasure:

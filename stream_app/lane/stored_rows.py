@@ -35,6 +35,8 @@ from stream_app.lane.merge import NEVER, Triple
 
 MARKER_PREFIX = b"\xff"
 VERSION = 1
+CARRIED_OVER = -1
+"""`control` of a marker that comes from other rows: every erasure among these is later."""
 _LAYOUT = struct.Struct("<HH3I3qqqq")
 
 

@@ -40,6 +40,8 @@ async def read_tails(
 
 
 def _reaches(entries: list[JournalEntry], start: Triple) -> bool:
-    return bool(entries) and all(
-        at <= offset for at, offset in zip(entries[0].start, start, strict=True)
+    # What fills a gap stands behind later entries, so it tells nothing of what comes before it.
+    first = next((entry for entry in entries if not entry.between), None)
+    return first is not None and all(
+        at <= offset for at, offset in zip(first.start, start, strict=True)
     )

@@ -14,7 +14,7 @@ from faust.types import TP
 
 from stream_app.errors import StoreError, TopicError, WorkerError
 from stream_app.lane.fence import Fence
-from stream_app.lane.journal import JournalEntry, beyond, topic_name
+from stream_app.lane.journal import JournalEntry, beyond, in_offset_order, topic_name
 from stream_app.lane.merge import NEVER, Triple
 from stream_app.lane.partition import Origin, Partition, maxima_after
 from stream_app.lane.tail import read_tails
@@ -27,7 +27,12 @@ WRITER_BITS = 63
 
 
 async def take_over(
-    app: Any, settings: Settings, assigned: set[TP], fence: Fence, epochs: Triple
+    app: Any,
+    settings: Settings,
+    assigned: set[TP],
+    fence: Fence,
+    epochs: Triple,
+    until: Mapping[TP, int] | None = None,
 ) -> dict[int, Partition]:
     """The partitions of an assignment, at the offsets that Faust has sought.
 
@@ -39,6 +44,7 @@ async def take_over(
         assigned: topic partitions of the input topics and the control topic.
         fence: of the assignment.
         epochs: of the input topics.
+        until: per topic partition the offset at which the lane ends, None where it goes on.
 
     Raises:
         TopicError: a partition is assigned without its like of another input topic.
@@ -66,7 +72,8 @@ async def take_over(
     writer = secrets.randbits(WRITER_BITS)
     ttl_s = settings.state_ttl_s
     partitions, anew = {}, {}
-    for number, entries in tails.items():
+    for number, tail in tails.items():
+        entries = in_offset_order(tail)
         anew.update(_made_anew(settings, number, entries, committed, earliest))
         committed.update(anew)
         start = _of(committed, settings, number)
@@ -80,6 +87,7 @@ async def take_over(
             control,
             entries[-1].swept_ms if entries else NEVER,
             epochs,
+            None if until is None else whole_entries(entries, _of(until, settings, number)),
         )
         partitions[number] = partition = Partition(
             number,
@@ -100,6 +108,18 @@ async def take_over(
             "again."
         )
     return partitions
+
+
+def whole_entries(entries: Sequence[JournalEntry], until: Triple) -> Triple:
+    """The offsets at which the lane ends, so that no batch of the journal is cut.
+
+    Which records such a batch has was decided when it was applied.
+    """
+    for entry in entries:
+        if any(a < min(b, stop) for a, b, stop in zip(entry.start, entry.end, until, strict=True)):
+            a, b, c = map(max, entry.end, until)
+            until = (a, b, c)
+    return until
 
 
 def _of(offsets: Mapping[TP, int], settings: Settings, number: int) -> Triple:

@@ -92,6 +92,13 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
 
         coordinator._do_heartbeat = renewing
 
+    async def on_thread_stop(self) -> None:
+        """Leave the group, so that its partitions are free at once."""
+        if self._consumer is not None and self._consumer._coordinator.generation == 0:
+            # aiokafka leaves from generation 1 on, and the embedded broker counts from 0.
+            self._consumer._coordinator.generation = 1
+        await super().on_thread_stop()
+
     async def heartbeat(self) -> None:
         """Send a heartbeat now, if this worker is a member of the group at all."""
         coordinator = self._ensure_consumer()._coordinator
@@ -169,9 +176,11 @@ class LaneConsumer(driver.Consumer):
             if not lane.is_input(tp.topic):
                 others[tp] = found
                 continue
-            poll = cast(Poll, found)
+            poll = intake.within(tp, cast(Poll, found))
             if intake.give(tp, poll.records):
                 self.pause_partitions({tp})
+            if not poll.records:
+                continue
             message: Any = self._to_message(tp, poll.records[-1])
             message.key, message.value = None, poll
             yield tp, message

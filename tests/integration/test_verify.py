@@ -13,13 +13,14 @@ from kafka import KafkaProducer
 from typer.testing import CliRunner, Result
 
 from model.checkpoint import Checkpoint
-from model.events import EventType, Source
+from model.events import EventType
 from model.state import pack, unpack
 from stream_app import topics
 from stream_app.cli import app
 from stream_app.comparison import compare
 from stream_app.dead_letters import place_of
 from stream_app.events import Source as Place
+from stream_app.lane.journal import JournalEntry
 from stream_app.lane.reading import read_records
 from stream_app.partitioner import partition_for
 from stream_app.settings import PREFIX, Settings
@@ -155,15 +156,16 @@ def of(records: dict[str, list[Any]]) -> Read:
 
 def test_records_may_come_from_elsewhere(settings: Settings, checkpoint: Checkpoint) -> None:
     nowhere = settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:9"})
+    epochs = topics.epochs(settings)
     for partition in range(settings.partitions):
         kept = {
             topic: read_records(settings, topic, partition)
-            for topic in (*settings.input_topics, settings.journal_topic)
+            for topic in (*settings.input_topics, settings.journal_topic, settings.changelog_topic)
         }
         last = {topic: records[-20:] for topic, records in kept.items()}
 
-        whole = replay_partition(nowhere, checkpoint, partition, of(kept))
-        headless = replay_partition(nowhere, checkpoint, partition, of(last))
+        whole = replay_partition(nowhere, checkpoint, partition, of(kept), epochs=epochs)
+        headless = replay_partition(nowhere, checkpoint, partition, of(last), epochs=epochs)
 
         stored = stored_rows(settings, partition)
         assert compare(whole.rows, stored, checkpoint.hidden, whole.coverage).exact
@@ -175,9 +177,9 @@ def test_records_may_come_from_elsewhere(settings: Settings, checkpoint: Checkpo
         assert found.users + found.not_covered == len(stored)
 
 
-def rows_of(events: list[Applied], settings: Settings, checkpoint: Checkpoint) -> bytes:
+def rows_of(events: list[Applied], entry: JournalEntry, checkpoint: Checkpoint) -> bytes:
     run = OfflineRun()
-    apply(run, events, Source(partitions=settings.partitions), checkpoint)
+    apply(run, events, entry, checkpoint)
     (row,) = run.rows.values()
     return row
 
@@ -187,14 +189,14 @@ def test_what_differs_is_named(
 ) -> None:
     partition = partition_for(b"old-0", settings.partitions)
     before = stored_rows(settings, partition)
-    _, events = histories(settings, partition, list(before), read_records)
+    entry, events = histories(settings, partition, list(before), read_records)
     users = sorted(before, key=lambda user: len(events[user]))[-4:]
     short, holed, changed, removed = users
     twice = unpack([before[changed]], checkpoint.hidden)
     twice["slot_units"][0][3] += 1
     wrong: dict[str, bytes | None] = {
-        short: rows_of(events[short][:-2], settings, checkpoint),
-        holed: rows_of(events[holed][:4] + events[holed][5:], settings, checkpoint),
+        short: rows_of(events[short][:-2], entry, checkpoint),
+        holed: rows_of(events[holed][:4] + events[holed][5:], entry, checkpoint),
         changed: pack(twice)[0],
         removed: None,
     }

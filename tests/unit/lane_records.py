@@ -63,7 +63,8 @@ def partition(**changes: Any) -> Partition:
         "writer": 1,
         "partitions": 1,
     }
-    origin = {key: changes.pop(key) for key in ("start", "maxima", "replay") if key in changes}
+    names = ("start", "maxima", "replay", "swept_ms", "until")
+    origin = {key: changes.pop(key) for key in names if key in changes}
     options["origin"] = Origin(**{"start": (0, 0, 0), **origin})
     return Partition(**{**options, **changes})
 

@@ -70,6 +70,7 @@ FUNCTIONS = [
     Internal(f"{DRIVER}:Producer.on_start", (), "transport.py"),
     Internal(f"{DRIVER}:Producer._ensure_producer", (), "lane.py"),
     Internal(f"{DRIVER}:AIOKafkaConsumerThread.on_start", (), "transport.py"),
+    Internal(f"{DRIVER}:AIOKafkaConsumerThread.on_thread_stop", (), "transport.py"),
     Internal("faust.transport.consumer:ConsumerThread.call_thread", CALL, "transport.py"),
     Internal(f"{COORDINATOR}._do_heartbeat", (), "transport.py"),
     Internal(f"{COORDINATOR}.ensure_coordinator_known", (), "transport.py"),
@@ -169,6 +170,11 @@ def source_of(path: str) -> str:
             "the lane tells a rebalance by that",
         ),
         (f"{COORDINATOR}.request_rejoin", "_rejoin_needed_fut", "the lane looks at that future"),
+        (
+            f"{COORDINATOR}._maybe_leave_group",
+            "self.generation > 0",
+            "the lane sets the generation for that",
+        ),
         (f"{CONSUMER}.perform_seek", "_committed_offset", "the lane reads where it begins there"),
         (
             "faust.stores.rocksdb:Store.set_persisted_offset",

@@ -7,7 +7,7 @@ import asyncio
 from faust.types import TP
 
 from model.events import EventType
-from stream_app.lane.intake import MAX_HELD_BYTES, Intake
+from stream_app.lane.intake import MAX_HELD_BYTES, Intake, Poll
 from tests.unit.lane_records import FakeRecord, record
 
 A, B = TP("clicks", 0), TP("clicks", 1)
@@ -70,3 +70,18 @@ async def test_waiting_ends_with_a_resume_or_in_time() -> None:
     await asyncio.sleep(0)
     intake.take(A, 1, 0)
     await waiting
+
+
+def test_nothing_is_handed_on_beyond_the_bound() -> None:
+    resumed: list[set[TP]] = []
+    intake = Intake(10, resumed.append)
+    intake.end_at({A: 3})
+    first, rest = Poll(records(2), 0, 2), Poll(records(6)[2:], 2, 6)
+    assert intake.within(A, first) == first
+    assert not intake.give(A, first.records)
+    cut = intake.within(A, rest)
+    assert ([one.offset for one in cut.records], cut.start, cut.end) == ([2], 2, 3)
+    assert intake.give(A, cut.records), "it is not fetched any more"
+    intake.take(A, 3, 0)
+    assert resumed == []
+    assert intake.within(B, rest) == rest

@@ -19,6 +19,7 @@ from stream_app.lane.journal import (
     chain,
     decode,
     encode,
+    in_offset_order,
     merge_along,
 )
 from stream_app.lane.merge import NEVER, NO_MAXIMA, TOPICS, Triple, merge
@@ -49,6 +50,7 @@ def test_an_entry_comes_back_as_it_was(
     written = JournalEntry(writer, partitions, start, end, maxima, after, (1, 2, 3))
     assert decode(encode(written)) == written
     assert len(encode(written)) == 160
+    assert decode(encode(replace(written, between=True))).between
 
 
 @given(st.one_of(st.none(), st.binary(max_size=240)))
@@ -170,3 +172,34 @@ def test_entries_of_a_topic_made_anew_do_not_replace_those_before() -> None:
     assert chain([before, after]) == [before, after]
     overlapping = replace(entry((0, 4, 0), (10, 6, 0)), epochs=(70, 8, 9))
     assert chain([before, overlapping]) == [overlapping]
+
+
+def gap_entry(start: Triple, end: Triple, writer: int) -> JournalEntry:
+    return replace(entry(start, end, writer), between=True)
+
+
+def test_what_fills_a_gap_replaces_nothing_and_stands_where_it_was_applied() -> None:
+    first, later = entry((0, 0, 0), (3, 1, 0)), entry((9, 1, 0), (12, 1, 0), 2)
+    gap = [gap_entry((3, 1, 0), (6, 1, 0), 3), gap_entry((6, 1, 0), (9, 1, 0), 3)]
+    after = entry((12, 1, 0), (15, 1, 0), 4)
+    entries = chain([first, later, *gap, after])
+    assert entries == [first, later, *gap, after]
+    assert in_offset_order(entries) == [first, *gap, later, after]
+    assert beyond(in_offset_order(entries), (4, 1, 0)) == [*gap, later, after]
+
+
+def test_the_next_writer_replaces_what_another_has_put_into_a_gap_late() -> None:
+    first, later = entry((0, 0, 0), (3, 1, 0)), entry((9, 1, 0), (12, 1, 0), 2)
+    late = [gap_entry((3, 1, 0), (5, 1, 0), 3), gap_entry((5, 1, 0), (9, 1, 0), 3)]
+    mine = gap_entry((3, 1, 0), (7, 1, 0), 4)
+    assert chain([first, later, *late, mine]) == [first, later, mine]
+    kept = gap_entry((3, 1, 0), (4, 1, 0), 3)
+    follows = gap_entry((4, 1, 0), (9, 1, 0), 4)
+    assert chain([first, later, kept, follows]) == [first, later, kept, follows]
+
+
+def test_erasures_keep_their_place_in_the_order_of_the_offsets() -> None:
+    first = entry((0, 0, 0), (3, 1, 0))
+    erasure = replace(entry((3, 1, 0), (3, 1, 0)), control=7)
+    second = entry((3, 1, 0), (5, 1, 0))
+    assert in_offset_order([first, erasure, second]) == [first, erasure, second]

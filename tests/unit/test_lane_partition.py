@@ -152,3 +152,56 @@ def test_records_that_were_passed_over_stop_the_worker_before_they_do_harm() -> 
     lane.add(CLICK, Poll([one], 0, 9), event, [])
     assert ids(take(lane)) == ["CLICK-7"]
     assert lane.pending[CLICK].next_offset == 9, "control records stand behind it"
+
+
+def test_records_between_two_entries_come_first_as_a_batch_of_their_own() -> None:
+    """Offsets were set forwards from 1 to 4, and are set back now."""
+    old = JournalEntry(7, 1, (0, 0, 0), (1, 0, 0), NO_MAXIMA, (START_MS, *NO_MAXIMA[1:]))
+    later = JournalEntry(7, 1, (4, 0, 0), (5, 0, 0), old.after, NO_MAXIMA, swept_ms=50)
+    lane = partition(replay=[old, later], swept_ms=70)
+    add(lane, CLICK, [record(CLICK, i, i) for i in range(3)])
+    assert ids(take(lane)) == ["CLICK-0"]
+    gap = take(lane, limit=1)
+    assert ids(gap) == ["CLICK-1"]
+    assert (gap.replayed, gap.entry.between) == (False, True)
+    assert (gap.entry.start, gap.entry.end) == ((1, 0, 0), (2, 0, 0))
+    assert gap.entry.swept_ms == 70, "as it was when the last entry was applied"
+    assert ids(take(lane, limit=1)) == ["CLICK-2"]
+    assert lane.next_batch(0.0, WAIT_S, 100) is None, "offset 3 is still to come"
+    add(lane, CLICK, [record(CLICK, i, i) for i in range(3, 6)])
+    assert ids(take(lane)) == ["CLICK-3"]
+    followed = take(lane)
+    assert (ids(followed), followed.entry) == (["CLICK-4"], later)
+    fresh = take(lane)
+    assert ids(fresh) == ["CLICK-5"]
+    assert not fresh.entry.between
+
+
+def test_a_gap_of_several_topics_is_merged_by_event_time() -> None:
+    later = JournalEntry(7, 1, (2, 1, 0), (3, 1, 0), NO_MAXIMA, NO_MAXIMA)
+    lane = partition(replay=[later])
+    add(lane, CLICK, [record(CLICK, i, 2 * i) for i in range(3)])
+    wait = lane.next_batch(10.0, WAIT_S, 100)
+    assert wait == pytest.approx(WAIT_S), "the search of the gap is waited for"
+    add(lane, SEARCH, [record(SEARCH, 0, 1)])
+    assert ids(take(lane, now=10.1)) == ["CLICK-0", "SEARCH-0", "CLICK-1"]
+    assert ids(take(lane, now=10.1)) == ["CLICK-2"]
+
+
+def test_a_gap_goes_on_without_what_does_not_come() -> None:
+    later = JournalEntry(7, 1, (1, 1, 0), (2, 1, 0), NO_MAXIMA, NO_MAXIMA)
+    lane = partition(replay=[later])
+    add(lane, CLICK, [record(CLICK, 0, 5), record(CLICK, 1, 6)])
+    assert lane.next_batch(10.0, WAIT_S, 100) == pytest.approx(WAIT_S)
+    assert ids(take(lane, now=11.0)) == ["CLICK-0"]
+    assert lane.next_batch(12.0, WAIT_S, 100) is None
+
+
+def test_nothing_beyond_the_bound_is_waited_for() -> None:
+    lane = partition(until=(1, 1, 0))
+    lane.note_ends([9, 9, 9])
+    add(lane, CLICK, [record(CLICK, 0, 5)])
+    add(lane, SEARCH, [record(SEARCH, 0, 7)])
+    assert ids(take(lane)) == ["CLICK-0", "SEARCH-0"]
+    assert lane.reach == (1, 1, 0)
+    assert lane.ends == (9, 9, 9)

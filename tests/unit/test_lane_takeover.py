@@ -15,7 +15,13 @@ from stream_app.lane.compute import check_rows
 from stream_app.lane.fence import Fence
 from stream_app.lane.journal import JournalEntry
 from stream_app.lane.merge import NO_MAXIMA
-from stream_app.lane.takeover import check_committed, check_counts, check_journal, take_over
+from stream_app.lane.takeover import (
+    check_committed,
+    check_counts,
+    check_journal,
+    take_over,
+    whole_entries,
+)
 from stream_app.settings import Settings
 
 SETTINGS = Settings(partitions=4)
@@ -110,3 +116,15 @@ def test_a_row_of_another_partition_count_is_refused() -> None:
     rows["partitions"] = (0, 8)  # the first one is new
     with pytest.raises(StoreError, match="made with 8 partitions and the topics have 4"):
         check_rows(rows, Source(partitions=4), (5, 5, 5), TOPICS, 1)
+
+
+def test_a_bound_cuts_no_batch_of_the_journal() -> None:
+    first = JournalEntry(1, 4, (0, 0, 0), (5, 2, 0), NO_MAXIMA, NO_MAXIMA)
+    second = JournalEntry(1, 4, (5, 2, 0), (9, 4, 3), NO_MAXIMA, NO_MAXIMA)
+    third = JournalEntry(1, 4, (9, 4, 3), (20, 20, 20), NO_MAXIMA, NO_MAXIMA)
+    entries = [first, second, third]
+    assert whole_entries(entries, (5, 2, 0)) == (5, 2, 0)
+    assert whole_entries(entries, (6, 1, 0)) == (9, 4, 3)
+    assert whole_entries(entries, (9, 4, 3)) == (9, 4, 3)
+    assert whole_entries([], (6, 1, 0)) == (6, 1, 0)
+    assert whole_entries([first], (7, 2, 0)) == (7, 2, 0), "beyond the journal it holds exactly"
