@@ -5,11 +5,23 @@ from __future__ import annotations
 from tests.failures.chaos import (
     folders,
     network,
+    poison,
     processes,
+    producers,
     restarts,
     soak,
     zombies,
 )
 from tests.failures.chaos.kit import SCENARIOS
 
-__all__ = ["SCENARIOS", "folders", "network", "processes", "restarts", "soak", "zombies"]
+__all__ = [
+    "SCENARIOS",
+    "folders",
+    "network",
+    "poison",
+    "processes",
+    "producers",
+    "restarts",
+    "soak",
+    "zombies",
+]
