@@ -23,7 +23,6 @@ from stream_app.errors import (
     BrokerError,
     InterestStreamError,
     RecoveryError,
-    TopicError,
     WorkerError,
 )
 from stream_app.events import decode_batch
@@ -240,7 +239,7 @@ class Lane:
             if self._committer is None:
                 self._committer = await self._new_committer()
             await consumer.heartbeat()
-            self._epochs = await self._read_epochs()
+            self._epochs = await self._ask(topics.epochs, self._settings)
             started = await take_over(self._app, self._settings, assigned, fence, self._epochs)
             fence.check()
             assert self._changelog is not None
@@ -294,7 +293,7 @@ class Lane:
             await asyncio.sleep(self._settings.session_timeout_s)
             fence.check()
             try:
-                self._check_epochs(await self._read_epochs())
+                await self._ask(topics.check_unchanged, self._settings, self._epochs)
                 async with reading(self._app, self._settings.changelog_topic) as reader:
                     ends = await reader.ends(self._partitions)
                 for partition, end in ends.items():
@@ -302,17 +301,10 @@ class Lane:
             except (BrokerError, RecoveryError) as error:  # there will be another look
                 logger.warning("The topics cannot be looked at now: %s", error)
 
-    async def _read_epochs(self) -> Triple:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, topics.epochs, self._settings)
-
-    def _check_epochs(self, epochs: Triple) -> None:
-        for topic, old, new in zip(self._topics, self._epochs, epochs, strict=True):
-            if old != new:
-                raise TopicError(
-                    f"{topic} was made anew while the worker ran; start the worker again, it "
-                    "begins the topic at its first record and keeps the rows."
-                )
+    @staticmethod
+    async def _ask(question: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the broker something in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(None, question, *arguments)
 
     async def _serve(self, partition: Partition) -> None:
         settings = self._settings
