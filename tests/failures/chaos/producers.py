@@ -19,6 +19,8 @@ from tests.failures.chaos.load import USERS, Message, hash_of
 from tests.failures.chaos.run import Run
 
 EVENTS = 3000
+SMALL_BATCH = 100
+"""So that running maxima go from one entry of the journal to the next."""
 LONG_TURNS = 10
 """Each waits for the one before: a row recognises the last 16 ids of its user alone."""
 SWAPPED_WITHIN = 20
@@ -45,16 +47,16 @@ def repeat_and_reorder(run: Run) -> None:
 @scenario("late events and skewed clocks", kills=True)
 def skewed_clocks(run: Run) -> None:
     """Clocks that differ by hours, up to the allowance ahead, and days late, with a kill -9."""
-    one = run.supervise(max_batch_events=500)
+    one = run.supervise(max_batch_events=SMALL_BATCH)
     ahead = 0
-    for _ in range(LONG_TURNS if run.long else 1):
-        messages = [_skewed(run, message) for message in run.load.messages(EVENTS)]
-        run.load.send_messages(_swapped(messages[: EVENTS // 2], run.rng))
-        one.kill()
-        run.load.send_messages(_swapped(messages[EVENTS // 2 :], run.rng))
+    for turn in range(4 * LONG_TURNS if run.long else 4):
+        messages = [_skewed(run, message) for message in run.load.messages(EVENTS // 4)]
+        run.load.send_messages(_swapped(messages, run.rng))
+        if turn % 4 == 2:
+            one.kill()
+            run.note()
         run.wait_until(run.is_settled, "all is applied")
         ahead += sum(message.kind == "broken" for message in messages)
-        run.note()
     require_reasons(run, Counter({str(Reason.TIMESTAMP_IN_FUTURE): ahead}))
 
 
