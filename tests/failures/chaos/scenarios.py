@@ -8,8 +8,10 @@ from tests.failures.chaos import (
     poison,
     processes,
     producers,
+    recoveries,
     restarts,
     soak,
+    topics,
     zombies,
 )
 from tests.failures.chaos.kit import SCENARIOS
@@ -21,7 +23,9 @@ __all__ = [
     "poison",
     "processes",
     "producers",
+    "recoveries",
     "restarts",
     "soak",
+    "topics",
     "zombies",
 ]
