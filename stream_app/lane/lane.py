@@ -37,6 +37,7 @@ from stream_app.lane.journal import encode, topic_name
 from stream_app.lane.merge import Triple
 from stream_app.lane.partition import Batch, Erasure, Partition
 from stream_app.lane.sender import Sender
+from stream_app.lane.stored_rows import check_size
 from stream_app.lane.sweep import SLICE_ROWS, Sweep
 from stream_app.lane.table import RowTable
 from stream_app.lane.takeover import check_counts, take_over
@@ -246,6 +247,7 @@ class Lane:
             self._changelog.begin({number: self.rows.next_offset(number) for number in started})
             for number, partition in started.items():
                 partition.markers = self.rows.markers(number)
+                check_size(self.rows.after(number, b"", 1), self._checkpoint.hidden)
                 self._sweeps[number] = Sweep(partition.swept_ms, self._checkpoint.hidden)
             self._looks = asyncio.create_task(self._guard(self._look_again(fence)))
             self._partitions = started
@@ -450,8 +452,10 @@ class Lane:
             async with self._changelog.lock(partition.number):
                 await partition.fence.held()
                 fence = partition.fence
+                self._at_step("before expiry")
                 reached = await self._changelog.append(partition.number, keys, gone, fence)
                 await fence.held()
+                self._at_step("after expiry")
                 self.rows.write(partition.number, keys, gone, reached)
             self._metrics.expired_rows_total.inc(len(keys))
         return not sweep.is_done
