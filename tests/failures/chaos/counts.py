@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from model.state import StateBatch, unpack
+import numpy as np
+
+from model.state import unpack
 from stream_app.verify import stored_rows
 from tests.failures.chaos.invariants import Figures, dead_letter_places
 from tests.failures.chaos.load import Sent
 from tests.failures.chaos.run import Run
 
 
-def states_of(run: Run) -> tuple[list[str], StateBatch]:
-    """All users of the changelog, and their rows."""
+def stored_by_user(run: Run) -> dict[str, bytes]:
+    """The rows of all users, as the changelog has them."""
     values: dict[str, bytes] = {}
     for partition in range(run.settings.partitions):
         values |= stored_rows(run.settings, partition)
-    return list(values), unpack(list(values.values()), run.checkpoint.hidden)
+    return values
+
+
+def states_of(run: Run) -> dict[str, np.void]:
+    """The rows of all users."""
+    values = stored_by_user(run)
+    states = unpack(list(values.values()), run.checkpoint.hidden)
+    return dict(zip(values, states, strict=True))
 
 
 def check_counts(run: Run, sent: Sequence[Sent]) -> None:
@@ -25,11 +34,10 @@ def check_counts(run: Run, sent: Sequence[Sent]) -> None:
 
     The figures of the run tell.
     """
-    users, states = states_of(run)
     kinds = Counter(one.kind for one in sent)
     distinct = {(one.key, one.event_id) for one in sent if one.kind == "event"}
     wanted = Counter((key or b"").decode() for key, _ in distinct)
-    applied = Counter(dict(zip(users, states["events"].tolist(), strict=True)))
+    applied = Counter({user: int(row["events"]) for user, row in states_of(run).items()})
     run.figures = figures = Figures(
         events=len(sent),
         applied=applied.total(),

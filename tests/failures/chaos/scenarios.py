@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.failures.chaos import (
+    checkpoints,
     folders,
     network,
     poison,
@@ -18,6 +19,7 @@ from tests.failures.chaos.kit import SCENARIOS
 
 __all__ = [
     "SCENARIOS",
+    "checkpoints",
     "folders",
     "network",
     "poison",
