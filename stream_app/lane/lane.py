@@ -34,7 +34,7 @@ from stream_app.lane.erasure import erase, receipt
 from stream_app.lane.fence import Fence, Lease, Revoked
 from stream_app.lane.intake import Intake, Poll, size_bytes
 from stream_app.lane.journal import encode, topic_name
-from stream_app.lane.merge import Triple
+from stream_app.lane.merge import NEVER, Triple
 from stream_app.lane.partition import Batch, Erasure, Partition
 from stream_app.lane.sender import Sender
 from stream_app.lane.stored_rows import check_size
@@ -248,7 +248,9 @@ class Lane:
             for number, partition in started.items():
                 partition.markers = self.rows.markers(number)
                 check_size(self.rows.after(number, b"", 1), self._checkpoint.hidden)
-                self._sweeps[number] = Sweep(partition.swept_ms, self._checkpoint.hidden)
+                # A batch that is replayed may need rows that expire after it.
+                expired_ms = NEVER if partition.replay else partition.swept_ms
+                self._sweeps[number] = Sweep(expired_ms, self._checkpoint.hidden)
             self._looks = asyncio.create_task(self._guard(self._look_again(fence)))
             self._partitions = started
             for partition in started.values():
@@ -375,6 +377,8 @@ class Lane:
         await self._committer.write(
             partition.number, computed.results, partition.fence, committable
         )
+        # Not what has expired since: that is decided when the next entry is in the journal.
+        self._sweeps[partition.number].note(batch.entry.swept_ms)
         computed.count(self._metrics, time.time())
 
     async def _compute(self, partition: Partition, batch: Batch) -> Computed:
@@ -439,7 +443,6 @@ class Lane:
         sweep = self._sweeps.get(partition.number)
         if sweep is None:
             return False
-        sweep.note(partition.swept_ms)
         if sweep.is_done:
             return False
         found = self.rows.after(partition.number, sweep.position, SLICE_ROWS)
