@@ -20,6 +20,16 @@ def reasons(settings: Settings) -> Counter[str]:
     return Counter(found.values())
 
 
+def longest_letter(settings: Settings) -> int:
+    """Bytes of the longest value among the dead letters."""
+    letters = [
+        letter
+        for partition in range(settings.partitions)
+        for letter in read_records(settings, settings.dead_letters_topic, partition)
+    ]
+    return max(len(letter.value or b"") for letter in letters)
+
+
 def require_reasons(run: Run, expected: Counter[str]) -> None:
     """Break the scenario when the dead letters have other reasons; all has to be committed."""
     found = reasons(run.settings)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from model.events import EventType
 from stream_app.events import Reason
 from tests.failures.chaos.kit import scenario
-from tests.failures.chaos.letters import require_reasons
+from tests.failures.chaos.letters import longest_letter, require_reasons
 from tests.failures.chaos.load import Message
 from tests.failures.chaos.refusals import require_refusal
 from tests.failures.chaos.run import Run
@@ -34,6 +34,8 @@ def huge_values(run: Run) -> None:
     run.load.send(EVENTS)
     run.settle()
     require_reasons(run, Counter({str(Reason.TOO_LARGE): turns * len(EventType)}))
+    longest = longest_letter(run.settings)
+    run.require(longest < HUGE_BYTES, f"a dead letter of {longest} bytes is no pointer")
 
 
 @scenario("dead letters in a row")

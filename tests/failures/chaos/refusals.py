@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from tests.failures.chaos.run import Run
 from tests.failures.chaos.workers import ChaosWorker
 
@@ -17,4 +19,13 @@ def require_refusal(run: Run, worker: ChaosWorker, *words: str) -> None:
     run.require(
         end.status == FAILED and all(word in end.sentence for word in words),
         f"worker {worker.name} ended with status {end.status}: {end.sentence}",
+    )
+
+
+def require_kill(run: Run, worker: ChaosWorker, step: str) -> None:
+    """Wait until a worker with the fault "kill" has come to its step."""
+    run.wait_until(lambda: worker.status() is not None, f"the worker is killed {step}")
+    run.require(
+        worker.status() == -signal.SIGKILL,
+        f"{step}: the worker ended by itself: {worker.last_line()}",
     )

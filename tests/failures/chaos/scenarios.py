@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.failures.chaos import (
     checkpoints,
+    controls,
     folders,
     network,
     poison,
@@ -20,6 +21,7 @@ from tests.failures.chaos.kit import SCENARIOS
 __all__ = [
     "SCENARIOS",
     "checkpoints",
+    "controls",
     "folders",
     "network",
     "poison",
