@@ -135,6 +135,30 @@ def epochs(settings: Settings) -> tuple[int, int, int]:
     return a, b, c
 
 
+def check_unchanged(settings: Settings, known: tuple[int, int, int]) -> None:
+    """Refuse input topics that are no longer those that a worker began with.
+
+    known are the `epochs` that it began with.
+
+    Raises:
+        TopicError: a topic was made anew, or has another number of partitions now: those that are
+            new are read by nobody.
+        BrokerError: no broker answers.
+    """
+    with _admin(settings) as admin:
+        found = {topic["name"]: topic for topic in admin.describe_topics()}
+    for name, epoch in zip(settings.input_topics, known, strict=True):
+        topic = found.get(name, {})
+        if _epoch(topic.get("topic_id")) != epoch:
+            raise TopicError(
+                f"{name} was made anew while the worker ran; start the worker again, it begins the "
+                "topic at its first record and keeps the rows."
+            )
+        partitions = len(topic.get("partitions", ()))
+        if partitions not in (0, settings.partitions):
+            raise TopicError(_unequal(name, partitions, settings))
+
+
 def _epoch(topic_id: str | None) -> int:
     if topic_id is None or not UUID(str(topic_id)).int:
         return 0

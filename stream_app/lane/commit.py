@@ -21,7 +21,8 @@ from stream_app.lane.table import Rows
 from stream_app.metrics import Metrics
 
 STEPS = ("journal", "outputs", "changelog", "store", "offsets", "committed")
-"""`at_step` is told "before <step>" and "after <step>"; "committed" is Faust's offset commit."""
+"""`at_step` is told "before <step>" and "after <step>"; "committed" is Faust's offset commit. So it
+is of "expiry": expired rows are deleted from the changelog, and then from the store."""
 
 AtStep = Callable[[str], None]
 

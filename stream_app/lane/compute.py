@@ -22,6 +22,7 @@ from stream_app.lane.merge import TOPICS, Triple
 from stream_app.lane.partition import Batch, Refused
 from stream_app.lane.stored_rows import Markers, begin, end
 from stream_app.lane.table import Rows
+from stream_app.lane.takeover import other_partitions
 from stream_app.metrics import EVENT_TYPES, Metrics
 from stream_app.outputs import encode
 
@@ -117,11 +118,7 @@ def check_rows(
     counts = states["partitions"]
     other = counts[(counts != 0) & (counts != source.partitions)]
     if len(other):
-        raise StoreError(
-            f"A stored row was made with {other[0]} partitions and the topics have "
-            f"{source.partitions}; rebuild the rows from the input topics under another "
-            "INTEREST_APP_ID."
-        )
+        raise other_partitions(int(other[0]), source.partitions)
     known = states["epoch"] == np.asarray(source.epochs, dtype=np.uint32)
     highest = np.where(known, states["offset"], -1).max(axis=0)
     for topic, offset, stop in zip(topics, highest.tolist(), ends, strict=True):

@@ -23,7 +23,6 @@ from stream_app.errors import (
     BrokerError,
     InterestStreamError,
     RecoveryError,
-    TopicError,
     WorkerError,
 )
 from stream_app.events import decode_batch
@@ -35,9 +34,10 @@ from stream_app.lane.erasure import erase, receipt
 from stream_app.lane.fence import Fence, Lease, Revoked
 from stream_app.lane.intake import Intake, Poll, size_bytes
 from stream_app.lane.journal import encode, topic_name
-from stream_app.lane.merge import Triple
+from stream_app.lane.merge import NEVER, Triple
 from stream_app.lane.partition import Batch, Erasure, Partition
 from stream_app.lane.sender import Sender
+from stream_app.lane.stored_rows import check_size
 from stream_app.lane.sweep import SLICE_ROWS, Sweep
 from stream_app.lane.table import LaneTable
 from stream_app.lane.takeover import check_counts, take_over
@@ -243,7 +243,7 @@ class Lane:
             if self._committer is None:
                 self._committer = await self._new_committer()
             await consumer.heartbeat()
-            self._epochs = await self._read_epochs()
+            self._epochs = await self._ask(topics.epochs, self._settings)
             started = await take_over(
                 self._app, self._settings, assigned, fence, self._epochs, self._until
             )
@@ -257,7 +257,10 @@ class Lane:
                 stale = self._table.stale.pop(number, set())
                 await self._changelog.restore(number, stale, fence)
                 partition.markers = self.rows.markers(number)
-                self._sweeps[number] = Sweep(partition.swept_ms, self._checkpoint.hidden)
+                check_size(self.rows.after(number, b"", 1), self._checkpoint.hidden)
+                # A batch that is replayed may need rows that expire after it.
+                expired_ms = NEVER if partition.replay else partition.swept_ms
+                self._sweeps[number] = Sweep(expired_ms, self._checkpoint.hidden)
             self._looks = asyncio.create_task(self._guard(self._look_again(fence)))
             self._partitions = started
             for partition in started.values():
@@ -304,7 +307,7 @@ class Lane:
             await asyncio.sleep(self._settings.session_timeout_s)
             fence.check()
             try:
-                self._check_epochs(await self._read_epochs())
+                await self._ask(topics.check_unchanged, self._settings, self._epochs)
                 async with reading(self._app, self._settings.changelog_topic) as reader:
                     ends = await reader.ends(self._partitions)
                 for partition, end in ends.items():
@@ -312,17 +315,10 @@ class Lane:
             except (BrokerError, RecoveryError) as error:  # there will be another look
                 logger.warning("The topics cannot be looked at now: %s", error)
 
-    async def _read_epochs(self) -> Triple:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, topics.epochs, self._settings)
-
-    def _check_epochs(self, epochs: Triple) -> None:
-        for topic, old, new in zip(self._topics, self._epochs, epochs, strict=True):
-            if old != new:
-                raise TopicError(
-                    f"{topic} was made anew while the worker ran; start the worker again, it "
-                    "begins the topic at its first record and keeps the rows."
-                )
+    @staticmethod
+    async def _ask(question: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the broker something in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(None, question, *arguments)
 
     async def _serve(self, partition: Partition) -> None:
         settings = self._settings
@@ -390,6 +386,8 @@ class Lane:
         await self._committer.write(
             partition.number, computed.results, partition.fence, committable
         )
+        # Not what has expired since: that is decided when the next entry is in the journal.
+        self._sweeps[partition.number].note(batch.entry.swept_ms)
         computed.count(self._metrics, time.time())
 
     async def _compute(self, partition: Partition, batch: Batch) -> Computed:
@@ -454,7 +452,6 @@ class Lane:
         sweep = self._sweeps.get(partition.number)
         if sweep is None:
             return False
-        sweep.note(partition.swept_ms)
         if sweep.is_done:
             return False
         found = self.rows.after(partition.number, sweep.position, SLICE_ROWS)
@@ -467,8 +464,10 @@ class Lane:
             async with self._changelog.lock(partition.number):
                 await partition.fence.held()
                 fence = partition.fence
+                self._at_step("before expiry")
                 reached = await self._changelog.append(partition.number, keys, gone, fence, expired)
                 await fence.held()
+                self._at_step("after expiry")
                 self.rows.write(partition.number, keys, gone, reached)
             self._metrics.expired_rows_total.inc(len(keys))
         return not sweep.is_done

@@ -29,6 +29,7 @@ from typing import cast
 
 import numpy as np
 
+from model.errors import StateError
 from model.state import StateBatch, new_rows, pack, unpack
 from stream_app.errors import StoreError
 from stream_app.lane.merge import NEVER, Triple
@@ -156,3 +157,19 @@ def end(begun: Begun, keys: Sequence[bytes], moved: StateBatch) -> tuple[list[by
 def has_expired(value: bytes, swept_ms: int, hidden: int) -> bool:
     """Whether a stored row has expired."""
     return bool(unpack([value], hidden)["last_time_ms"][0] < swept_ms)
+
+
+def check_size(found: Sequence[tuple[bytes, bytes]], hidden: int) -> None:
+    """Refuse stored rows of another hidden size, before rows of this one are written beside them.
+
+    Args:
+        found: keys and values of a partition; one row tells for all.
+        hidden: hidden size of the checkpoint.
+
+    Raises:
+        StoreError: the values are no rows of this hidden size.
+    """
+    try:
+        unpack([value for key, value in found if not is_marker(key)], hidden)
+    except StateError as error:
+        raise StoreError(str(error)) from error

@@ -177,11 +177,7 @@ def check_journal(
         return
     last = entries[-1]
     if last.partitions != settings.partitions:
-        raise StoreError(
-            f"The rows were made with {last.partitions} partitions and the topics have "
-            f"{settings.partitions}; rebuild the rows from the input topics under another "
-            "INTEREST_APP_ID."
-        )
+        raise other_partitions(last.partitions, settings.partitions)
     for topic, applied in zip(settings.input_topics, last.end, strict=True):
         end = ends[TP(topic, number)]
         if applied > end:
@@ -190,6 +186,15 @@ def check_journal(
                 f"{applied}: the topic was made anew; rebuild the rows under another "
                 "INTEREST_APP_ID."
             )
+
+
+def other_partitions(made_with: int, count: int) -> StoreError:
+    """What refuses rows that were made with another number of partitions than the topics have."""
+    return StoreError(
+        f"The rows were made with {made_with} partitions and the topics have {count}, in which old "
+        "records no longer lie where their keys belong; copy the records by key into new topics, "
+        "and start there under another INTEREST_APP_ID (README.md, More partitions)."
+    )
 
 
 def check_committed(settings: Settings, number: int, start: Triple, ends: Mapping[TP, int]) -> None:

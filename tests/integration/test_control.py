@@ -214,6 +214,32 @@ def test_rows_expire_by_event_time(
     assert int(unpack([stored["old-7"]], checkpoint.hidden)["steps"][0]) == 1
 
 
+def test_rows_stay_until_the_journal_says_that_they_have_expired(
+    settings: Settings,
+    overrides: dict[str, Any],
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    feed: Feed,
+) -> None:
+    settings = settings.model_copy(update={"state_ttl": "10d"})
+    overrides = {**overrides, "state_ttl": "10d"}
+    for number in range(40):
+        feed.click(f"old-{number}", number)
+    count = feed.flush()
+    for time_s in (30 * DAY_S, 30 * DAY_S + 60):
+        worker = start_worker(overrides, tmp_path)
+        try:
+            wait_until(all_committed(settings, count), worker)
+            for number in range(8):
+                feed.click(f"user-{number}", time_s)
+            count = feed.flush()
+            wait_until(all_committed(settings, count), worker)
+            assert worker.stop() == 0
+        finally:
+            worker.kill()
+        assert_exact(settings, checkpoint)
+
+
 def test_a_topic_that_is_made_anew_is_begun_at_its_first_record(
     settings: Settings,
     overrides: dict[str, Any],

@@ -142,3 +142,26 @@ def test_no_broker(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:9"):
         topics.check(nowhere)
+
+
+def test_topics_that_stay_are_unchanged(settings: Settings) -> None:
+    topics.create(settings)
+    topics.check_unchanged(settings, topics.epochs(settings))
+
+
+def test_a_topic_that_was_made_anew_is_not_the_one_before(settings: Settings, admin: Any) -> None:
+    topics.create(settings)
+    known = topics.epochs(settings)
+    if 0 in known:
+        pytest.skip("this broker gives topics no ids")
+    admin.delete_topics([settings.searches_topic])
+    topics.create(settings)
+    with pytest.raises(TopicError, match=f"{settings.searches_topic} was made anew"):
+        topics.check_unchanged(settings, known)
+
+
+def test_a_topic_with_more_partitions_is_not_the_one_before(settings: Settings, admin: Any) -> None:
+    topics.create(settings)
+    fewer = settings.model_copy(update={"partitions": settings.partitions - 1})
+    with pytest.raises(TopicError, match=f"{settings.clicks_topic} has 4 partitions and 3"):
+        topics.check_unchanged(fewer, topics.epochs(settings))

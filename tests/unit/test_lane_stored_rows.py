@@ -13,6 +13,7 @@ from stream_app.lane.merge import NEVER
 from stream_app.lane.stored_rows import (
     Marker,
     begin,
+    check_size,
     decode_marker,
     encode_marker,
     end,
@@ -104,3 +105,11 @@ def test_an_expired_row_begins_anew() -> None:
 def test_an_erased_user_whose_new_row_expired_keeps_the_offsets_of_the_marker() -> None:
     begun = begin(["ann"], [row(last_time_ms=999)], {user_hash("ann"): MARKER}, 1000, H)
     assert begun.states["offset"].tolist() == [[9, 4, -1]]
+
+
+def test_rows_of_another_hidden_size_are_refused_before_a_batch() -> None:
+    check_size([], H)
+    check_size([(b"ann", row())], H)
+    check_size([(marker_key(user_hash("bob")), encode_marker(MARKER))], H)
+    with pytest.raises(StoreError, match="start with the checkpoint the rows were made with"):
+        check_size([(b"ann", row())], H // 2)

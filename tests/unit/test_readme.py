@@ -79,7 +79,7 @@ def test_the_id_of_an_example_names_its_source(kind: str) -> None:
 
 def test_the_python_examples_are_short_and_compile() -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         ast.parse(block)
         assert len([line for line in block.splitlines() if line.strip()]) <= 10

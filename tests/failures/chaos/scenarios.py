@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from tests.failures.chaos import (
+    checkpoints,
+    controls,
     folders,
     network,
+    poison,
     processes,
+    producers,
+    recoveries,
     restarts,
     soak,
+    topics,
     zombies,
 )
 from tests.failures.chaos.kit import SCENARIOS
 
-__all__ = ["SCENARIOS", "folders", "network", "processes", "restarts", "soak", "zombies"]
+__all__ = [
+    "SCENARIOS",
+    "checkpoints",
+    "controls",
+    "folders",
+    "network",
+    "poison",
+    "processes",
+    "producers",
+    "recoveries",
+    "restarts",
+    "soak",
+    "topics",
+    "zombies",
+]
