@@ -273,7 +273,9 @@ def _crashed(settings: Settings, reason: BaseException) -> InterestStreamError:
             "The local store is ahead of its changelog, so the topic was made anew or has lost "
             f"records; delete the folder {settings.data_dir} and start the worker again."
         )
-    return WorkerError(f"The worker ended at an error of Faust or its clients ({reason!r}).")
+    return WorkerError(
+        f"The worker ended at an error of Faust or its clients ({type(reason).__name__})."
+    )
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:

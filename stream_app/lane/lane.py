@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -207,6 +208,15 @@ class Lane:
         """Tell readiness and metrics how far the worker is, until cancelled."""
         while True:
             self._report()
+            refusal = self._app.consumer.refusal()
+            if refusal is not None and self.failure is None:
+                self._fail(
+                    WorkerError(
+                        f"The broker does not take the worker into its group "
+                        f"({type(refusal).__name__}); look at INTEREST_SESSION_TIMEOUT_S and at "
+                        "the rights of the user."
+                    )
+                )
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     def _spawn(self, work: Any) -> None:
@@ -222,8 +232,13 @@ class Lane:
         except InterestStreamError as error:
             self._fail(error)
         except Exception as error:
-            logger.exception("The lane failed")
-            self._fail(WorkerError(f"The worker stops at an error of its own ({error!r})."))
+            # The message of an error may name a user: it goes to the debug log only.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("The lane failed with %s at\n%s", type(error).__name__, where)
+            logger.debug("The lane failed", exc_info=error)
+            self._fail(
+                WorkerError(f"The worker stops at an error of its own ({type(error).__name__}).")
+            )
 
     def _fail(self, error: InterestStreamError) -> None:
         self._accepting = False

@@ -99,6 +99,14 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
             self._consumer._coordinator.generation = 1
         await super().on_thread_stop()
 
+    def refusal(self) -> BaseException | None:
+        """The error that ends the coordination of the group, None without one."""
+        if self._consumer is None:
+            return None
+        coordinator = self._consumer._coordinator
+        pending: BaseException | None = getattr(coordinator, "_pending_exception", None)
+        return pending
+
     async def heartbeat(self) -> None:
         """Send a heartbeat now, if this worker is a member of the group at all."""
         coordinator = self._ensure_consumer()._coordinator
@@ -230,6 +238,13 @@ class LaneConsumer(driver.Consumer):
                 fetched = self.known_end(tp)
             ends[tp] = max(ends.get(tp) or 0, fetched or 0)
         return ends
+
+    def refusal(self) -> BaseException | None:
+        """Why the coordinator does not take this worker into the group, None while it may.
+
+        aiokafka hands such an error to the next poll, which never comes without an assignment.
+        """
+        return cast(LaneConsumerThread, self._thread).refusal()
 
     async def heartbeat(self) -> None:
         """Ask the coordinator now whether this worker is still a member of its group."""

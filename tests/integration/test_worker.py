@@ -316,3 +316,30 @@ def test_a_port_that_is_taken_is_one_sentence(
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith(f"WorkerError: 127.0.0.1:{port}")
     assert "Traceback" not in done.stderr
+
+
+def test_a_group_that_refuses_the_worker_is_one_sentence(
+    settings: Settings, overrides: dict[str, Any], tmp_path: Path
+) -> None:
+    noida = pytest.importorskip("tests.noida")
+    with noida.NoidaBroker(tmp_path / "noida") as broker:
+        own = settings.model_copy(update={"kafka_bootstrap": broker.bootstrap})
+        topics.create(own)
+        refused = {
+            **overrides,
+            "kafka_bootstrap": broker.bootstrap,
+            "session_timeout_s": 3.0,  # less than this broker takes
+            "http_port": 0,
+            "data_dir": tmp_path / "worker",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "stream_app.cli", "worker"],
+            env={**os.environ, **{f"{PREFIX}{k.upper()}": str(v) for k, v in refused.items()}},
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+    assert done.returncode == 1
+    *_, sentence = done.stderr.strip().splitlines()
+    assert sentence.startswith("WorkerError: The broker does not take the worker into its group")

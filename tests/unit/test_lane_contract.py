@@ -169,6 +169,11 @@ def source_of(path: str) -> str:
             "self.request_rejoin()",
             "the lane tells a rebalance by that",
         ),
+        (
+            f"{COORDINATOR}._push_error_to_user",
+            "self._pending_exception = ",
+            "the lane looks there for what keeps it out of the group",
+        ),
         (f"{COORDINATOR}.request_rejoin", "_rejoin_needed_fut", "the lane looks at that future"),
         (
             f"{COORDINATOR}._maybe_leave_group",
