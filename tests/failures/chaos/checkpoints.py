@@ -9,10 +9,11 @@ import numpy as np
 from model.checkpoint import Checkpoint, save
 from model.state import unpack
 from model.transition import KNOWN_OF_INPUT
-from stream_app.verify import compare, replay
+from stream_app.comparison import compare
+from stream_app.verify import replay
 from tests.checkpoints import named_checkpoint, tiny_checkpoint
 from tests.failures.chaos.counts import check_counts, states_of, stored_by_user
-from tests.failures.chaos.invariants import HIDDEN_TOLERANCE, NOW_MS
+from tests.failures.chaos.invariants import HIDDEN_TOLERANCE
 from tests.failures.chaos.kit import scenario
 from tests.failures.chaos.load import CATEGORIES, ITEMS
 from tests.failures.chaos.refusals import require_refusal
@@ -82,7 +83,7 @@ def _restarted_rows(run: Run, events_before: dict[str, int]) -> list[str]:
     Which events were applied does not depend on the weights: there the offline run is exact.
     """
     offline: dict[str, bytes] = {}
-    for one in replay(run.settings, run.checkpoint, NOW_MS):
+    for one in replay(run.settings, run.checkpoint):
         offline |= one.rows
     broken = []
     for user, row in states_of(run).items():
@@ -98,7 +99,7 @@ def _restarted_rows(run: Run, events_before: dict[str, int]) -> list[str]:
 def _rows_of_one_checkpoint(run: Run, checkpoint: Checkpoint, users: str) -> list[str]:
     """What is wrong with the rows of users who came after the last change: exactly nothing."""
     offline: dict[str, bytes] = {}
-    for one in replay(run.settings, checkpoint, NOW_MS):
+    for one in replay(run.settings, checkpoint):
         offline |= {user: row for user, row in one.rows.items() if user.startswith(users)}
     stored = {user: row for user, row in stored_by_user(run).items() if user.startswith(users)}
     found = compare(offline, stored, checkpoint.hidden)

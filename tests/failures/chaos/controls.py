@@ -16,7 +16,7 @@ from stream_app.lane.reading import read_records
 from stream_app.partitioner import partition_for
 from stream_app.verify import verify
 from tests.failures.chaos.counts import stored_by_user
-from tests.failures.chaos.invariants import HIDDEN_TOLERANCE, NOW_MS, Figures, dead_letter_places
+from tests.failures.chaos.invariants import HIDDEN_TOLERANCE, Figures, dead_letter_places
 from tests.failures.chaos.kit import scenario
 from tests.failures.chaos.load import CLIENT_ID, START_MS, Message
 from tests.failures.chaos.refusals import require_kill
@@ -139,7 +139,7 @@ def _require_gone(run: Run, users: list[str]) -> None:
 
 def _check_exact(run: Run) -> Figures:
     """Rows and outputs against the offline run, which knows of erasures and expiry."""
-    found, offline = verify(run.settings, run.checkpoint, NOW_MS)
+    found, offline = verify(run.settings, run.checkpoint)
     seen: dict[str, list[bytes]] = {}
     for topic in (run.settings.drift_topic, run.settings.recommendations_topic):
         for partition in range(run.settings.partitions):
