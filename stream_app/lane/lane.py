@@ -1,9 +1,4 @@
-"""The lane: takes polls from the Faust agent and moves them through, partition by partition.
-
-Each assigned partition has a task of its own, which goes decode, merge, read, transition, encode,
-commit, and begins its next batch when this one is committed. So the order of a partition is exact,
-and while one partition waits for acknowledgements another computes.
-"""
+"""The lane: begins and ends assignments, hands polls to their partitions, says what to commit."""
 
 from __future__ import annotations
 
@@ -12,7 +7,6 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from faust.types import TP
@@ -26,23 +20,21 @@ from stream_app.errors import (
     RecoveryError,
     WorkerError,
 )
-from stream_app.events import decode_batch
 from stream_app.health import WorkerHealth
 from stream_app.lane.changelog import Changelog
-from stream_app.lane.commit import AtStep, Committer, Topics, Written, no_step
-from stream_app.lane.compute import Computed, compute
-from stream_app.lane.erasure import erase, receipt
+from stream_app.lane.commit import AtStep, Committer, Topics, no_step
 from stream_app.lane.fence import Fence, Lease, Revoked
 from stream_app.lane.intake import Intake, Poll, size_bytes
-from stream_app.lane.journal import encode, topic_name
+from stream_app.lane.journal import topic_name
 from stream_app.lane.merge import NEVER, Triple
-from stream_app.lane.partition import Batch, Erasure, Partition
+from stream_app.lane.partition import Partition
 from stream_app.lane.sender import Sender
 from stream_app.lane.stored_rows import check_size
-from stream_app.lane.sweep import SLICE_ROWS, Sweep
+from stream_app.lane.sweep import Sweep
 from stream_app.lane.table import LaneTable
 from stream_app.lane.takeover import check_counts, take_over
 from stream_app.lane.topic_reader import reading
+from stream_app.lane.work import Work
 from stream_app.metrics import Metrics
 from stream_app.settings import Settings
 
@@ -96,19 +88,15 @@ class Lane:
         self.intake = Intake(settings.max_batch_events, self._resume)
         self.lease = Lease(min(settings.session_timeout_s, settings.rebalance_timeout_s))
         self._partitions: dict[int, Partition] = {}
-        self._sweeps: dict[int, Sweep] = {}
-        self._committable: dict[TP, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looks: asyncio.Task[None] | None = None
         self._changelog: Changelog | None = None
-        self._committer: Committer | None = None
+        self._work: Work | None = None
         self._epochs: Triple = (0, 0, 0)
         self._fence = Fence(0)
         self._fence.close()
         self._accepting = False
         self._stopping = False
-        self._busy_s = 0.0
-        self._applied_events = 0
         self._applied_at_commit = 0
         self._commit_began = 0.0
         self.failure: InterestStreamError | None = None
@@ -140,22 +128,22 @@ class Lane:
 
     def committable(self) -> Mapping[TP, int]:
         """Per topic partition, the offset after the last record that is wholly applied."""
-        return self._committable
+        return {} if self._work is None else self._work.committable
 
     def before_commit(self, offsets: Mapping[TP, int]) -> None:
         """Remember how many events the commit covers."""
         self._at_step("before committed")
         self._commit_began = self._now()
-        self._applied_at_commit = self._applied_events
+        self._applied_at_commit = self._applied_events()
 
     def committed(self, offsets: Mapping[TP, int]) -> None:
         """Note a commit for readiness."""
         self._at_step("after committed")
         self._metrics.stage_seconds.labels("commit").observe(self._now() - self._commit_began)
-        left = self._applied_events - self._applied_at_commit
+        left = self._applied_events() - self._applied_at_commit
         self._health.committed(self._now(), still_uncommitted=left)
         for partition in self._partitions.values():
-            sweep = self._sweeps.get(partition.number)
+            sweep = None if self._work is None else self._work.sweeps.get(partition.number)
             if sweep is not None and sweep.committed():
                 partition.arrived.set()
 
@@ -182,8 +170,8 @@ class Lane:
             (tp.topic, tp.partition) for p in self._partitions.values() for tp in p.tps
         )
         self._partitions.clear()
-        self._sweeps.clear()
-        self._committable.clear()
+        if self._work is not None:
+            self._work.forget()
         self.intake.forget()
 
     def begin(self) -> None:
@@ -202,7 +190,10 @@ class Lane:
     @property
     def has_applied(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self._committable)
+        return bool(self.committable())
+
+    def _applied_events(self) -> int:
+        return 0 if self._work is None else self._work.applied_events
 
     async def watch(self) -> None:
         """Tell readiness and metrics how far the worker is, until cancelled."""
@@ -255,8 +246,7 @@ class Lane:
             (tp.topic, tp.partition) for tp in assigned if tp.topic != self._control_topic
         )
         if assigned:
-            if self._committer is None:
-                self._committer = await self._new_committer()
+            work = self._work = self._work or await self._new_work()
             await consumer.heartbeat()
             self._epochs = await self._ask(topics.epochs, self._settings)
             started = await take_over(
@@ -275,16 +265,16 @@ class Lane:
                 check_size(self.rows.after(number, b"", 1), self._checkpoint.hidden)
                 # A batch that is replayed may need rows that expire after it.
                 expired_ms = NEVER if partition.replay else partition.swept_ms
-                self._sweeps[number] = Sweep(expired_ms, self._checkpoint.hidden)
+                work.sweeps[number] = Sweep(expired_ms, self._checkpoint.hidden)
             self._looks = asyncio.create_task(self._guard(self._look_again(fence)))
             self._partitions = started
             for partition in started.values():
-                self._spawn(self._serve(partition))
+                self._spawn(work.serve(partition, lambda: self._accepting))
             self._resume(assigned)
             self.intake.wake()
         self._report()
 
-    async def _new_committer(self) -> Committer:
+    async def _new_work(self) -> Work:
         producer = self._app.producer._ensure_producer()
         settings = self._settings
         out = Topics(
@@ -306,8 +296,20 @@ class Lane:
             self._app.consumer,
             self._metrics.foreign_rows_total.inc,
         )
-        return Committer(
+        committer = Committer(
             sender, self.rows, self._changelog, out, letters, self._metrics, self._at_step
+        )
+        return Work(
+            settings,
+            self._checkpoint,
+            self._metrics,
+            self._health,
+            self._app.consumer,
+            self.intake,
+            self.rows,
+            self._changelog,
+            committer,
+            self._at_step,
         )
 
     async def _read_changelog(self, partition: int, since: int) -> tuple[list[Any], int]:
@@ -335,168 +337,6 @@ class Lane:
         """Ask the broker something in a thread."""
         return await asyncio.get_running_loop().run_in_executor(None, question, *arguments)
 
-    async def _serve(self, partition: Partition) -> None:
-        settings = self._settings
-        wait_s = settings.merge_wait_ms / 1000
-        while self._accepting and partition.fence.is_open:
-            began = self._now()
-            partition.arrived.clear()
-            self._decode(partition)
-            partition.note_ends(self._highwaters(partition))
-            with self._metrics.time_stage("merge"):
-                idle = began - self._busy_s
-                found = partition.next_batch(idle, wait_s, settings.max_batch_events)
-            self._busy_s += self._now() - began
-            if isinstance(found, Batch):
-                await self._apply(partition, found)
-                await self._sweep(partition)
-                await asyncio.sleep(0)
-            elif isinstance(found, Erasure):
-                await self._erase(partition, found)
-            elif not await self._sweep(partition):
-                self._want(partition)
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(partition.arrived.wait(), found)
-
-    def _decode(self, partition: Partition) -> None:
-        inbox, partition.inbox = partition.inbox, []
-        settings = self._settings
-        for topic, poll in inbox:
-            with self._metrics.time_stage("decode"):
-                events, rejections = decode_batch(
-                    topic,
-                    poll.records,
-                    partition=partition.number,
-                    partitions=settings.partitions,
-                    future_allowance_ms=settings.future_allowance_ms,
-                    max_value_bytes=settings.max_event_bytes,
-                )
-                partition.add(topic, poll, events, rejections)
-
-    async def _apply(self, partition: Partition, batch: Batch) -> None:
-        assert self._committer is not None
-        for tp, (records, size) in zip(partition.tps, batch.sizes, strict=True):
-            if records:
-                self.intake.take(tp, records, size)
-        journal: asyncio.Task[None] | None = None
-        if not batch.replayed:
-            journal = asyncio.create_task(
-                self._committer.journal(partition.number, encode(batch.entry), partition.fence)
-            )
-        try:
-            computed = await self._compute(partition, batch)
-            if journal is not None:
-                await journal
-        except BaseException:
-            if journal is not None:
-                journal.cancel()
-                await asyncio.gather(journal, return_exceptions=True)
-            raise
-
-        def committable(ends: Triple) -> None:
-            self._committable.update(zip(partition.tps, ends, strict=True))
-            self._applied_events += len(batch.events)
-            self._health.applied(len(batch.events), self._now())
-
-        await self._committer.write(
-            partition.number, computed.results, partition.fence, committable
-        )
-        # Not what has expired since: that is decided when the next entry is in the journal.
-        self._sweeps[partition.number].note(batch.entry.swept_ms)
-        computed.count(self._metrics, time.time())
-
-    async def _compute(self, partition: Partition, batch: Batch) -> Computed:
-        await asyncio.sleep(0)  # lets the journal's record go out
-        began = self._now()
-        partition.fence.check()
-        computed = compute(
-            batch,
-            partition.number,
-            partition.ends,
-            self._topics,
-            self.rows,
-            partition.markers,
-            self._checkpoint,
-            self._metrics,
-            self._settings.dead_letter_max_bytes,
-        )
-        self._busy_s += self._now() - began
-        return computed
-
-    async def _erase(self, partition: Partition, erasure: Erasure) -> None:
-        """Erase a user: journal, tombstones, marker, receipt, and then the request's offset."""
-        assert self._committer is not None
-        entry, request = erasure.entry, erasure.request
-        control = TP(self._control_topic, partition.number)
-        if request is None:  # its receipt has been written
-            self._committable[control] = erasure.offset + 1
-            return
-        if not erasure.replayed:
-            await self._committer.journal(partition.number, encode(entry), partition.fence)
-        partition.fence.check()
-        had_row = self.rows.read(partition.number, [request.user_id.encode()]) != [None]
-        erased = erase(entry, request, partition.markers)
-
-        async def confirm(written: Written) -> None:
-            assert self._committer is not None
-            partition.markers[entry.erased] = erased.marker
-            settings, made = self._settings, self._committer.topics
-            done = receipt(
-                request,
-                partition.number,
-                had_row,
-                erased.marker,
-                self._topics,
-                made,
-                settings.changelog_topic,
-                written,
-            )
-            await self._committer.confirm(partition.number, request, done, partition.fence)
-
-        def committable(ends: Triple) -> None:
-            self._committable[control] = erasure.offset + 1
-
-        await self._committer.write(
-            partition.number, erased.results, partition.fence, committable, confirm
-        )
-        self._metrics.erased_users_total.inc()
-
-    async def _sweep(self, partition: Partition) -> bool:
-        """Delete a slice of the rows that have expired; whether there are more to look at."""
-        assert self._changelog is not None
-        sweep = self._sweeps.get(partition.number)
-        if sweep is None:
-            return False
-        if sweep.is_done:
-            return False
-        found = self.rows.after(partition.number, sweep.position, SLICE_ROWS)
-        committed = self._app.consumer._committed_offset
-        expired = sweep.next_expired(
-            found, [committed[tp] or 0 for tp in partition.tps], partition.epochs
-        )
-        if expired:
-            keys, gone = list(expired), [None] * len(expired)
-            async with self._changelog.lock(partition.number):
-                await partition.fence.held()
-                fence = partition.fence
-                self._at_step("before expiry")
-                reached = await self._changelog.append(partition.number, keys, gone, fence, expired)
-                await fence.held()
-                self._at_step("after expiry")
-                self.rows.write(partition.number, keys, gone, reached)
-            self._metrics.expired_rows_total.inc(len(keys))
-        return not sweep.is_done
-
-    def _highwaters(self, partition: Partition) -> list[int | None]:
-        consumer = self._app.consumer
-        return [consumer.known_end(tp) for tp in partition.tps]
-
-    def _want(self, partition: Partition) -> None:
-        """A batch of the journal may be larger than batches are now: let all of it come in."""
-        entry = partition.replay[0] if partition.replay else None
-        for topic, tp in enumerate(partition.tps):
-            self.intake.want(tp, entry.end[topic] - entry.start[topic] if entry else 0)
-
     def _resume(self, tps: set[TP]) -> None:
         self._app.consumer.resume_inputs(tps)
 
@@ -504,8 +344,8 @@ class Lane:
         now = self._now()
         is_working = self._fence.is_open and not self._app.rebalancing
         for partition in self._partitions.values():
-            if is_working:
-                partition.note_ends(self._highwaters(partition))
+            if is_working and self._work is not None:
+                partition.note_ends(self._work.highwaters(partition))
             for tp, position, end in zip(
                 partition.tps, partition.position, partition.reach, strict=True
             ):
