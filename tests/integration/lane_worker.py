@@ -2,6 +2,7 @@
 
 python -m tests.integration.lane_worker kill "after changelog" 3   dies there at the third time
 python -m tests.integration.lane_worker refuse TOPIC               TOPIC refuses writes
+python -m tests.integration.lane_worker stall                      the changelog is never fetched
 """
 
 from __future__ import annotations
@@ -10,10 +11,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from functools import partial
 
 from aiokafka.errors import TopicAuthorizationFailedError
+from faust.types import TP
 
+from stream_app import worker
+from stream_app.health import WorkerHealth
+from stream_app.lane import recovery
 from stream_app.lane.sender import Receipt, Record, Sender, refused
+from stream_app.lane.transport import LaneConsumer
 from stream_app.settings import Settings
 from stream_app.worker import run
 
@@ -47,6 +54,24 @@ def refuse(topic: str) -> int:
     return run(Settings())
 
 
+def stall() -> int:
+    """Run a worker that never fetches its changelog, and is told so sooner than others."""
+    settings = Settings()
+    resume = LaneConsumer.resume_partitions
+
+    def resume_but_the_changelog(self: LaneConsumer, tps: Iterable[TP]) -> None:
+        resume(self, {tp for tp in tps if tp.topic != settings.changelog_topic})
+
+    LaneConsumer.resume_partitions = resume_but_the_changelog  # type: ignore[method-assign]
+    recovery.STALLED_S = 8.0
+    worker.WorkerHealth = partial(  # type: ignore[misc, assignment]
+        WorkerHealth, recovery_stalled_after_seconds=1.0
+    )
+    return worker.run(settings)
+
+
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
-    sys.exit(kill_at(arguments[0], int(arguments[1])) if what == "kill" else refuse(arguments[0]))
+    if what == "kill":
+        sys.exit(kill_at(arguments[0], int(arguments[1])))
+    sys.exit(refuse(arguments[0]) if what == "refuse" else stall())
