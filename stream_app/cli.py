@@ -29,6 +29,16 @@ app = typer.Typer(
 topics_app = typer.Typer(no_args_is_help=True, help="Create or check the topics.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(letters_app, name="dead-letters")
+REPLAY_HELP = (
+    "Send the events of FILE to the input topics; or replay the input topics from a time on.\n\n"
+    "Times are those of the Kafka records. With --as, a worker makes new rows beside the old ones, "
+    "from the events since that time alone; rows, group and outputs of the old ones stay as they "
+    "are, and the outputs of the replay go to topics of its own, TOPIC.APP_ID.\n\n"
+    "Without --as, a worker goes over the events again on top of the present rows, which know by "
+    "their offsets what they have applied. That is good for events that were skipped because "
+    "somebody set the group's offsets forwards: they come in for users of whom nothing later from "
+    "the same topic has been applied. All others need new rows."
+)
 CheckpointOption = Annotated[Path | None, typer.Option(help="Checkpoint directory.")]
 
 
@@ -130,7 +140,7 @@ def topics_check() -> None:
         console.print("All topics are as they have to be.")
 
 
-@app.command()
+@app.command(help=REPLAY_HELP)
 def replay(
     file: Annotated[
         Path | None, typer.Argument(help="Event log: .parquet, .csv or .jsonl.")
@@ -146,17 +156,6 @@ def replay(
         str | None, typer.Option("--as", help="Application id of new rows beside the old ones.")
     ] = None,
 ) -> None:
-    """Send the events of FILE to the input topics; or replay the input topics from a time on.
-
-    Times are those of the Kafka records. With --as, a worker builds new rows beside the old ones,
-    from the events since the time alone; rows, group and outputs of the old ones stay as they are,
-    and the outputs of the replay go to topics of its own, <topic>.APP_ID.
-
-    Without --as, a worker goes over the events again on top of the present rows, which know by
-    their offsets what they have applied. That is good for events that were skipped because somebody
-    set the group's offsets forwards: they come in for users of whom nothing later from the same
-    topic has been applied. All others need new rows.
-    """
     if file is not None:
         if since or until or app_id:
             raise UsageError("--from, --to and --as replay the input topics; give them no FILE.")

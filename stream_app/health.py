@@ -44,10 +44,12 @@ class WorkerHealth:
 
     stalled_after_seconds: float = 30.0
     commit_overdue_after_seconds: float = 60.0
+    recovery_stalled_after_seconds: float = 10.0
     assigned: frozenset[TopicPartition] | None = None  # None before the first assignment
     recovered: bool = False
     recovery_total: int = 0
     recovery_remaining: int = 0
+    recovery_still_s: float = 0.0
     warm: bool = False
     partitions: dict[TopicPartition, PartitionProgress] = field(default_factory=dict)
     uncommitted_events: int = 0
@@ -61,11 +63,15 @@ class WorkerHealth:
             tp: progress for tp, progress in self.partitions.items() if tp in self.assigned
         }
 
-    def recovering(self, remaining: int, total: int) -> None:
-        """Note how many changelog records are still to be read, of how many in this recovery."""
+    def recovering(self, remaining: int, total: int, still_s: float = 0.0) -> None:
+        """Note how many changelog records are still to be read, of how many in this recovery.
+
+        `still_s` is how long none has come, in seconds.
+        """
         self.recovered = remaining == 0
         self.recovery_remaining = remaining
         self.recovery_total = total
+        self.recovery_still_s = still_s
 
     def record(self, partition: TopicPartition, position: int, lag_events: int, now: float) -> None:
         """Note the position and the lag of a partition.
@@ -109,7 +115,10 @@ class WorkerHealth:
         if self.assigned is None:
             reasons.append("no partitions assigned yet")
         if not self.recovered:
-            reasons.append(f"recovering: {self.recovery_remaining} changelog records left")
+            reason = f"recovering: {self.recovery_remaining} changelog records left"
+            if self.recovery_still_s > self.recovery_stalled_after_seconds:
+                reason += f", and none has come for {self.recovery_still_s:.0f} s"
+            reasons.append(reason)
         if not self.warm:
             reasons.append("the model is not warmed up yet")
         for (topic, partition), progress in sorted(self.partitions.items()):

@@ -10,20 +10,16 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kafka import KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, NoError, UnknownMemberIdError
-from kafka.structs import OffsetAndMetadata
 
 from stream_app import topics
-from stream_app.broker import wait_until_ready
 from stream_app.demo.processes import WorkerProcess
-from stream_app.errors import BrokerError, TopicError, UsageError
+from stream_app.errors import TopicError, UsageError
+from stream_app.group_offsets import BROKER_TIMEOUT_S, Offsets, asking, committed, set_offsets
 from stream_app.lane.reading import read_records
 from stream_app.lane.stored_rows import CARRIED_OVER, decode_marker, encode_marker, is_marker
 from stream_app.log_range import Span, find_spans
@@ -31,12 +27,8 @@ from stream_app.settings import Settings
 from stream_app.times import format_time
 from stream_app.verify import stored_values
 
-BROKER_TIMEOUT_S = 10.0
 LOOK_INTERVAL_S = 0.2
-LEAVE_ALLOWANCE_S = 2.0
 LOOPBACK = "127.0.0.1"
-
-Offsets = Mapping[TopicPartition, int]
 
 
 @dataclass(frozen=True)
@@ -76,6 +68,21 @@ def check_times(from_ms: int, to_ms: int | None, now_ms: int) -> None:
         )
 
 
+def check_expiry(settings: Settings, from_ms: int, now_ms: int) -> None:
+    """Refuse to go back on top of rows that may have expired: those have lost their offsets.
+
+    Raises:
+        UsageError: the time is longer ago than rows live.
+    """
+    ttl_s = settings.state_ttl_s
+    if ttl_s is not None and from_ms < now_ms - 1000 * ttl_s:
+        raise UsageError(
+            f"Rows expire after {settings.state_ttl} and then no longer know what they have "
+            f"applied, so events of {format_time(from_ms)} could be applied twice; name a later "
+            "time, or make new rows with --as."
+        )
+
+
 def prepare(settings: Settings, from_ms: int, to_ms: int | None, app_id: str | None) -> Replay:
     """Set the offsets of the group to a time: of a new one beside the present, or the present one.
 
@@ -85,9 +92,12 @@ def prepare(settings: Settings, from_ms: int, to_ms: int | None, app_id: str | N
 
     Raises:
         UsageError: the group has members; of new rows, some are there already; of the present
-            ones, nothing is committed; or the topics have no records in the range.
+            ones, nothing is committed or they may have expired; or the topics have no records in
+            the range.
         BrokerError, TopicError: the broker does not do what is asked.
     """
+    if app_id is None:
+        check_expiry(settings, from_ms, int(time.time() * 1000))
     if settings.checkpoint is None:
         raise UsageError("No checkpoint is named; set INTEREST_CHECKPOINT to its directory.")
     if app_id == settings.app_id:
@@ -98,7 +108,7 @@ def prepare(settings: Settings, from_ms: int, to_ms: int | None, app_id: str | N
     for finding in topics.check(settings):
         if finding.is_certain:
             raise TopicError(finding.sentence)
-    with _broker(settings):
+    with asking(settings):
         spans = find_spans(settings, from_ms, to_ms)
     if not any(map(len, spans.values())):
         before = "" if to_ms is None else f" and before {format_time(to_ms)}"
@@ -202,50 +212,6 @@ def what_next(work: Replay, is_done: bool) -> str:
     )
 
 
-def committed(settings: Settings) -> dict[TopicPartition, int]:
-    """The committed offsets of the input topics.
-
-    Raises:
-        BrokerError: the broker does not do what is asked.
-    """
-    with _broker(settings), _admin(settings) as admin:
-        offsets = admin.list_group_offsets(settings.app_id).get(settings.app_id, {})
-    return {
-        place: found.offset
-        for place, found in offsets.items()
-        if place.topic in settings.input_topics and found.offset >= 0
-    }
-
-
-def set_offsets(settings: Settings, offsets: Offsets) -> None:
-    """Set the offsets of the group, which a broker refuses while the group has members.
-
-    A member that has just ended may be one for a session timeout more.
-
-    Raises:
-        UsageError: the group has members.
-        BrokerError: the broker does not do what is asked.
-    """
-    wanted = {place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
-    deadline = time.monotonic() + settings.session_timeout_s + LEAVE_ALLOWANCE_S
-    with _broker(settings), _admin(settings) as admin:
-        while True:
-            answers = set(admin.alter_group_offsets(settings.app_id, wanted).values())
-            if UnknownMemberIdError not in answers:
-                break
-            if time.monotonic() > deadline:
-                raise UsageError(
-                    f"The group {settings.app_id} has members, so its offsets cannot be set; end "
-                    "its workers and try again."
-                )
-            time.sleep(LOOK_INTERVAL_S)
-    for error in answers - {NoError}:
-        raise BrokerError(
-            f"The offsets of the group {settings.app_id} cannot be set ({error.__name__}); look at "
-            "the rights of the user and the broker's log."
-        )
-
-
 def _is_done(work: Replay, progress: Callable[[int, int], None]) -> bool:
     at = committed(work.settings)
     done = sum(
@@ -265,7 +231,7 @@ def _go_on_from(settings: Settings, before: Offsets) -> None:
 
 def _carry_markers_over(old: Settings, new: Settings) -> None:
     """Keep users who were erased from coming back with a replay of their events."""
-    with _broker(new):
+    with asking(new):
         producer = KafkaProducer(**new.kafka_python(), acks="all")
         try:
             for number in range(new.partitions):
@@ -276,25 +242,3 @@ def _carry_markers_over(old: Settings, new: Settings) -> None:
             producer.flush(BROKER_TIMEOUT_S)
         finally:
             producer.close()
-
-
-@contextmanager
-def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    admin = KafkaAdminClient(**settings.kafka_python())
-    try:
-        yield admin
-    finally:
-        admin.close()
-
-
-@contextmanager
-def _broker(settings: Settings) -> Iterator[None]:
-    """Within, the broker answers; what it does not do is one sentence."""
-    wait_until_ready(settings.kafka_python(), BROKER_TIMEOUT_S)
-    try:
-        yield
-    except KafkaError as error:
-        raise BrokerError(
-            f"The broker at {settings.kafka_bootstrap} does not do what is asked "
-            f"({type(error).__name__}); look at its log and try again."
-        ) from error

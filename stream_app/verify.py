@@ -26,7 +26,7 @@ from stream_app.events import Event, OutputKind, decode_batch, output_id
 from stream_app.lane.assemble import assemble
 from stream_app.lane.erasure import is_done, marker_of
 from stream_app.lane.journal import JournalEntry, chain, decode, merge_along, topic_name
-from stream_app.lane.merge import NEVER, Triple
+from stream_app.lane.merge import NEVER, TOPICS, Triple
 from stream_app.lane.reading import offset_at, read_records, stream_records
 from stream_app.lane.stored_rows import (
     CARRIED_OVER,
@@ -226,7 +226,10 @@ def read_entries(
     # So does the first entry under which a topic was still another one.
     from_beginning = bool(held) and held[0] is entries[0] and records[0].offset == 0
     from_beginning &= not any(any(entry.made_anew) for entry in held)
-    return held, Coverage(from_beginning, held[-1].end if held else (0, 0, 0))
+    # Not the last entry's: one that fills a gap comes after those behind it.
+    ends = np.array([entry.end for entry in held], dtype=np.int64).reshape(-1, TOPICS)
+    a, b, c = ends.max(axis=0, initial=0).tolist()
+    return held, Coverage(from_beginning, (a, b, c))
 
 
 @dataclass(frozen=True)

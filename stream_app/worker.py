@@ -30,7 +30,6 @@ from stream_app import topics
 from stream_app.data_folder import held
 from stream_app.errors import (
     InterestStreamError,
-    RecoveryError,
     TopicError,
     UsageError,
     WorkerError,
@@ -40,6 +39,7 @@ from stream_app.inspection import Inspector
 from stream_app.lane.app import InterestApp, RawBatches
 from stream_app.lane.commit import AtStep, no_step
 from stream_app.lane.lane import Lane
+from stream_app.lane.recovery import store_is_ahead
 from stream_app.lane.table import LaneTable
 from stream_app.lane.transport import LaneTransport
 from stream_app.metrics import Metrics
@@ -269,10 +269,7 @@ def _crashed(settings: Settings, reason: BaseException) -> InterestStreamError:
     if isinstance(reason, InterestStreamError):
         return reason
     if isinstance(reason, ConsistencyError):
-        return RecoveryError(
-            "The local store is ahead of its changelog, so the topic was made anew or has lost "
-            f"records; delete the folder {settings.data_dir} and start the worker again."
-        )
+        return store_is_ahead(settings)
     return WorkerError(
         f"The worker ended at an error of Faust or its clients ({type(reason).__name__})."
     )

@@ -28,6 +28,7 @@ from stream_app.lane.intake import Intake, Poll, size_bytes
 from stream_app.lane.journal import topic_name
 from stream_app.lane.merge import NEVER, Triple
 from stream_app.lane.partition import Partition
+from stream_app.lane.recovery import RecoveryWatch, check_store
 from stream_app.lane.sender import Sender
 from stream_app.lane.stored_rows import check_size
 from stream_app.lane.sweep import Sweep
@@ -92,6 +93,7 @@ class Lane:
         self._looks: asyncio.Task[None] | None = None
         self._changelog: Changelog | None = None
         self._work: Work | None = None
+        self._recovery = RecoveryWatch(app)
         self._epochs: Triple = (0, 0, 0)
         self._fence = Fence(0)
         self._fence.close()
@@ -198,6 +200,11 @@ class Lane:
     async def watch(self) -> None:
         """Tell readiness and metrics how far the worker is, until cancelled."""
         while True:
+            try:
+                self._recovery.look()
+            except RecoveryError as error:
+                self._fail(error)
+                return
             self._report()
             refusal = self._app.consumer.refusal()
             if refusal is not None and self.failure is None:
@@ -257,7 +264,12 @@ class Lane:
                 if partition.until is not None:
                     self.intake.end_at(dict(zip(partition.tps, partition.until, strict=True)))
             assert self._changelog is not None
-            self._changelog.begin({number: self.rows.next_offset(number) for number in started})
+            reached = {number: self.rows.next_offset(number) for number in started}
+            last = self._app.tables.recovery.active_highwaters
+            for number, offset in reached.items():
+                changelog = TP(self._settings.changelog_topic, number)
+                check_store(self._settings, offset, last[changelog] + 1)
+            self._changelog.begin(reached)
             for number, partition in started.items():
                 stale = self._table.stale.pop(number, set())
                 await self._changelog.restore(number, stale, fence)
@@ -358,7 +370,8 @@ class Lane:
             self._health.recovering(0, total)
         else:
             left = recovery.active_remaining_total() if recovery.in_recovery else 0
-            self._health.recovering(max(left, 1), max(total, 1))
+            still_s = self._recovery.still_s if left > 0 else 0.0
+            self._health.recovering(max(left, 1), max(total, 1), still_s)
 
     @staticmethod
     def _now() -> float:

@@ -250,6 +250,10 @@ class LaneConsumer(driver.Consumer):
         """Ask the coordinator now whether this worker is still a member of its group."""
         await cast(LaneConsumerThread, self._thread).heartbeat()
 
+    def position_now(self, tp: TP) -> int | None:
+        """The offset that is fetched next of an assigned partition; None when it has none."""
+        return _positions(self._thread._ensure_consumer()).get(tp)
+
     def known_end(self, tp: TP) -> int | None:
         """The end of a topic partition as the last fetch told it, None before the first."""
         try:

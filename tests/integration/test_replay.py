@@ -22,12 +22,13 @@ from model.events import EventType
 from stream_app import topics
 from stream_app.control import Erase, encode
 from stream_app.errors import UsageError
+from stream_app.group_offsets import committed, set_offsets
 from stream_app.lane.journal import read_journal
 from stream_app.lane.reading import read_records
 from stream_app.lane.stored_rows import is_marker
 from stream_app.log_range import Span, find_spans
 from stream_app.partitioner import partition_for
-from stream_app.replay import committed, set_offsets, settings_beside
+from stream_app.replay import settings_beside
 from stream_app.settings import PREFIX, Settings
 from stream_app.times import format_time
 from stream_app.verify import stored_rows, stored_values, verify

@@ -35,6 +35,16 @@ def test_a_new_worker_says_everything_that_is_missing() -> None:
     ]
 
 
+def test_a_recovery_that_stands_says_for_how_long() -> None:
+    health = ready_worker()
+    health.recovering(remaining=5, total=9, still_s=10.0)
+    assert health.readiness(0.0) == ["recovering: 5 changelog records left"]
+    health.recovering(remaining=5, total=9, still_s=42.4)
+    assert health.readiness(0.0) == [
+        "recovering: 5 changelog records left, and none has come for 42 s"
+    ]
+
+
 def test_an_idle_worker_stays_ready() -> None:
     health = ready_worker()
     health.record(CLICKS, position=10, lag_events=0, now=0.0)

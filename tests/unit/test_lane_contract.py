@@ -84,6 +84,7 @@ FUNCTIONS = [
     Internal("faust.app.base:App.on_stop", (), "worker.py"),
     Internal("faust.app.base:App._stop_consumer", (), "worker.py"),
     Internal("faust.tables.recovery:Recovery.active_remaining_total", (), "lane.py"),
+    Internal("faust.tables.recovery:Recovery.active_remaining", (), "recovery.py"),
     Internal("faust.tables.recovery:Recovery.on_recovery_completed", ("generation_id",), "lane.py"),
     Internal("faust.stores.rocksdb:Store._db_for_partition", ("partition",), "table.py"),
     Internal("faust.stores.rocksdb:Store.persisted_offset", ("tp",), "table.py"),
@@ -154,6 +155,21 @@ def source_of(path: str) -> str:
             "the lane begins an assignment there",
         ),
         (
+            "faust.tables.recovery:Recovery._slurp_changelogs.fun",
+            "self.in_recovery and not self.need_recovery()",
+            "the lane's watch ends a recovery there",
+        ),
+        (
+            "faust.tables.recovery:Recovery.active_remaining",
+            "highwater - offsets[tp]",
+            "the lane's watch sets these offsets to the highwater",
+        ),
+        (
+            "faust.tables.recovery:Recovery._set_recovery_started",
+            "_recovery_started_at = ",
+            "the lane's watch tells recoveries apart by that",
+        ),
+        (
             "faust.tables.recovery:Recovery._build_highwaters",
             "consumer.highwaters",
             "the lane gives recovery the true ends there",
@@ -204,4 +220,5 @@ def test_attributes_that_are_set_from_outside_exist() -> None:
     assert "max_batch_size" in inspect.signature(AIOKafkaProducer.__init__).parameters
     for name in ("_committed_offset", "_buffered_partitions", "scheduler", "flow_active"):
         assert f"self.{name}" in inspect.getsource(inspect.getmodule(LaneConsumer.__mro__[3])), name
+    assert isinstance(find("faust.tables.manager:TableManager").changelog_queue, property)
     assert "_producer" in inspect.getsource(LaneProducer.__mro__[1])

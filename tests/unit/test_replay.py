@@ -7,7 +7,7 @@ from kafka import TopicPartition
 
 from stream_app.errors import SettingsError, UsageError
 from stream_app.log_range import Span
-from stream_app.replay import Replay, check_times, settings_beside, what_next
+from stream_app.replay import Replay, check_expiry, check_times, settings_beside, what_next
 from stream_app.settings import Settings
 from stream_app.times import format_time, parse_time
 
@@ -25,6 +25,14 @@ def test_a_range_that_can_hold_nothing_is_refused() -> None:
     for to_ms in (NOW_MS - HOUR_MS, NOW_MS - 2 * HOUR_MS):
         with pytest.raises(UsageError, match="is not after --from"):
             check_times(NOW_MS - HOUR_MS, to_ms, NOW_MS)
+
+
+def test_on_top_of_rows_that_may_have_expired_is_refused() -> None:
+    check_expiry(Settings(), 0, NOW_MS)
+    hour = Settings(state_ttl="1h")
+    check_expiry(hour, NOW_MS - HOUR_MS, NOW_MS)
+    with pytest.raises(UsageError, match="Rows expire after 1h"):
+        check_expiry(hour, NOW_MS - HOUR_MS - 1, NOW_MS)
 
 
 def test_times_are_said_as_they_are_read() -> None:

@@ -3,6 +3,7 @@
 python -m tests.failures.chaos.faults kill "after changelog" 3   dies there at the third time
 python -m tests.failures.chaos.faults stop "before store" 3      stops itself there (SIGSTOP)
 python -m tests.failures.chaos.faults refuse TOPIC               TOPIC refuses writes
+python -m tests.failures.chaos.faults stall                      the changelog is never fetched
 
 With --with-parent as the last argument it ends in order when standard input ends.
 """
@@ -14,12 +15,18 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable
+from functools import partial
 
 from aiokafka.errors import TopicAuthorizationFailedError
+from faust.types import TP
 
+from stream_app import worker
 from stream_app.cli import end_with_input
+from stream_app.health import WorkerHealth
+from stream_app.lane import recovery
 from stream_app.lane.commit import AtStep
 from stream_app.lane.sender import Receipt, Record, Sender, refused
+from stream_app.lane.transport import LaneConsumer
 from stream_app.settings import Settings
 from stream_app.worker import run
 
@@ -55,8 +62,26 @@ def refuse(topic: str) -> None:
     Sender.send = send_or_refuse  # type: ignore[assignment, method-assign]
 
 
+def stall() -> int:
+    """Run a worker that never fetches its changelog, and is told so sooner than others."""
+    settings = Settings()
+    resume = LaneConsumer.resume_partitions
+
+    def resume_but_the_changelog(self: LaneConsumer, tps: Iterable[TP]) -> None:
+        resume(self, {tp for tp in tps if tp.topic != settings.changelog_topic})
+
+    LaneConsumer.resume_partitions = resume_but_the_changelog  # type: ignore[method-assign]
+    recovery.STALLED_S = 8.0
+    worker.WorkerHealth = partial(  # type: ignore[misc, assignment]
+        WorkerHealth, recovery_stalled_after_seconds=1.0
+    )
+    return worker.run(settings)
+
+
 def main(fault: str, *arguments: str) -> int:
     """Run a worker with the fault; the exit code."""
+    if fault == "stall":
+        return stall()
     if arguments[-1] == "--with-parent":
         threading.Thread(target=end_with_input, daemon=True).start()
     if fault == "refuse":
