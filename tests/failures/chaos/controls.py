@@ -27,7 +27,7 @@ SMALL_BATCH = 20
 DAY_MS = 86_400_000
 TTL_DAYS = 3
 GENERATION = 400
-RETURNING = 20
+RETURNING = 50
 
 
 @scenario("erasure under kill -9 at each step", settles=False, kills=True)
@@ -67,17 +67,17 @@ def expiry(run: Run) -> None:
     """Killed before and after expired rows go: they are gone, and come back as new users."""
     run.settings = run.settings.model_copy(update={"state_ttl": f"{TTL_DAYS}d"})
     run.overrides |= {"state_ttl": f"{TTL_DAYS}d", "max_batch_events": SMALL_BATCH}
-    worker = run.worker()
-    for day in range(TTL_DAYS + 1):
-        run.load.send_messages(_on_day(run, day))
-    run.wait_until(run.is_settled, "all is applied")
-    worker.kill()
     last = 30 if run.long else TTL_DAYS + 3
-    for day in range(TTL_DAYS + 1, last):
+    for day in range(last):
         run.load.send_messages(_on_day(run, day))
-        step = ("before expiry", "after expiry")[day % 2]
-        require_kill(run, run.worker(fault=("kill", step, "1"), ready=False), step)
-        run.note()
+        if day > TTL_DAYS:
+            step = ("after expiry", "before expiry")[day % 2]
+            require_kill(run, run.worker(fault=("kill", step, "1"), ready=False), step)
+            run.note()
+        if TTL_DAYS <= day < last - 1:  # so that the next one finds nothing left to delete
+            worker = run.worker()
+            run.wait_until(run.is_settled, "all is applied")
+            worker.kill()
     run.load.send_messages(_on_day(run, last))
     run.worker()
     run.wait_until(run.is_settled, "all is applied")
@@ -117,8 +117,8 @@ def _on_day(run: Run, day: int) -> Iterator[Message]:
     for number, message in enumerate(run.load.messages(GENERATION, users=f"day-{day}")):
         time_ms = START_MS + day * DAY_MS + number
         user = (message.key or b"").decode()
-        if long_ago >= 0 and number % 10 == 0:
-            user = f"day-{long_ago}-{number // 10 % RETURNING}"
+        if long_ago >= 0 and number % 4 == 0:
+            user = f"day-{long_ago}-{number // 4 % RETURNING}"
         yield run.load.message(message.event_type, user, timestamp=time_ms)
 
 

@@ -14,7 +14,7 @@ from tests.failures.chaos.load import Message
 from tests.failures.chaos.refusals import require_refusal
 from tests.failures.chaos.run import Run
 
-EVENTS = 1000
+EVENTS = 500
 HUGE_BYTES = 10_000_000
 
 
@@ -55,7 +55,7 @@ def many_dead_letters(run: Run) -> None:
 def dead_letters_refused(run: Run) -> None:
     """The dead-letter topic refuses writes: the worker ends, and goes on when it takes them."""
     topic = run.settings.dead_letters_topic
-    for _ in range(5 if run.long else 2):
+    for _ in range(5 if run.long else 1):
         worker = run.worker("refused", fault=("refuse", topic), ready=False)
         run.load.send_messages(_some_broken(run, run.load.messages(EVENTS)))
         require_refusal(run, worker, f"Topic {topic} refuses writes")
