@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import logging
 import socket
 from collections.abc import Callable
@@ -69,7 +70,8 @@ class InterestApp(faust.App):
         self._watch = loop.create_task(self.lane.watch())
 
     def _own_url(self, host: str) -> str:
-        reached_at = socket.gethostname() if host in ("0.0.0.0", "::") else host  # nosec B104
+        everywhere = ipaddress.ip_address(host).is_unspecified if _is_address(host) else False
+        reached_at = socket.gethostname() if everywhere else host
         return f"http://{f'[{reached_at}]' if ':' in reached_at else reached_at}:{self.http_port}"
 
     def fail(self, error: InterestStreamError) -> None:
@@ -95,6 +97,14 @@ class InterestApp(faust.App):
         """Answer on HTTP to the last."""
         await self.health_server.stop()
         await super().on_shutdown()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class RawBatches(faust.Schema[Any, Any]):

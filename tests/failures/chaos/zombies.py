@@ -31,6 +31,8 @@ def wakes_up(run: Run) -> None:
         run.wait_until(run.is_settled, "the owner goes on")
         _require_repair(run, step)
         stopped.stop()
+        # The embedded broker forgets nobody who ends in the middle of a rebalance.
+        run.wait_until(lambda: _has_all(run, owner), "the owner has all partitions again")
     owner.stop()
     run.worker("recovered")
     run.load.send(EVENTS)
@@ -47,6 +49,12 @@ def wakes_up_unseen(run: Run) -> None:
     owner.kill()
     run.worker("recovered")
     run.load.send(EVENTS)
+
+
+def _has_all(run: Run, worker: ChaosWorker) -> bool:
+    """Whether the worker works on all partitions."""
+    lags = [name for name, _ in worker.metrics() if name == "interest_consumer_lag_events"]
+    return len(lags) == len(run.settings.input_topics) * run.settings.partitions
 
 
 def _require_repair(run: Run, step: str) -> None:
