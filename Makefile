@@ -20,7 +20,7 @@ demo: $(STAMP) ## Watch events go through an embedded broker and a worker
 	@$(BIN)/interest-stream demo $(ARGS)
 
 test: $(STAMP) ## Run all tests; the integration tests start the embedded broker
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal \
+	@$(BIN)/python -m pytest -n 4 --dist worksteal \
 		tests/unit tests/integration tests/acceptance tests/failures $(ARGS)
 
 chaos: $(STAMP) ## Break the worker in every way, and check that nothing is lost or doubled

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from stream_app.dead_letters import Letter, parse_place, place_of
@@ -83,7 +83,7 @@ def _print_list(reasons: list[tuple[str, int]], shown: list[dict[str, Any]]) -> 
     for name, count in reasons:
         counts.add_row(Text(printable(name)), f"{count:,}")
     output.print(counts)
-    table = Table("place", "time", "reason", "message", "re-driven to")
+    table = Table(Column("place", overflow="fold"), "time", "reason", "message", "re-driven to")
     for line in shown:
         table.add_row(*(Text(printable(cell or "")) for cell in line.values()))
     output.print(table)

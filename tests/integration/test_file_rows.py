@@ -41,10 +41,11 @@ def test_rows_from_kafka_equal_rows_from_the_file(settings: Settings, tmp_path: 
 
     batch, users = log.batch(checkpoint.vocabulary)
     used = replace(checkpoint, recommend_every=settings.recommend_every, top_k=settings.top_k)
+    source = Source(topics.epochs(settings), partitions=1)
     rows = new_rows(len(users), checkpoint.hidden)
     for start, end in event_cuts(batch, 5000):
         part = batch.take(slice(start, end))
-        rows, _ = transition(rows, part, Source(partitions=1), used)
+        rows, _ = transition(rows, part, source, used)
     from_file = dict(zip(users, pack(rows), strict=True))
     comparison = compare(from_file, stored_rows(settings, 0), checkpoint.hidden)
     assert comparison.events == events

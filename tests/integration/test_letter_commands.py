@@ -19,6 +19,7 @@ from stream_app.errors import DeadLetterError
 from stream_app.events import Reason, Source
 from stream_app.letter_topic import RedriveMark
 from stream_app.settings import PREFIX, Settings
+from stream_app.terminal import output
 from stream_app.times import format_time
 
 BINARY = bytes(range(256)) * 20
@@ -35,7 +36,7 @@ def run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
     changed = settings.model_dump(exclude_defaults=True)
     for key, value in changed.items():
         monkeypatch.setenv(f"{PREFIX}{key.upper()}", str(value))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(output, "_width", 200)  # read from the environment at the import
 
     def invoke(*arguments: str) -> str:
         result = CliRunner().invoke(app, ["dead-letters", *arguments])

@@ -372,7 +372,14 @@ def test_an_interrupt_ends_the_worker_and_says_how_to_go_on(
     words, environment = command(
         {**overrides, "max_batch_events": 10}, "--from", moment(0), "--as", own.app_id
     )
-    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the test itself runs in the background, SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         wait_until(lambda: committed_events(own) > 0)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=WAIT_S)

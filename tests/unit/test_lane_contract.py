@@ -86,6 +86,7 @@ FUNCTIONS = [
     Internal("faust.tables.recovery:Recovery.active_remaining_total", (), "lane.py"),
     Internal("faust.tables.recovery:Recovery.active_remaining", (), "recovery.py"),
     Internal("faust.tables.recovery:Recovery.on_recovery_completed", ("generation_id",), "lane.py"),
+    Internal("faust.tables.base:Collection.apply_changelog_batch", ("batch",), "table.py"),
     Internal("faust.stores.rocksdb:Store._db_for_partition", ("partition",), "table.py"),
     Internal("faust.stores.rocksdb:Store.persisted_offset", ("tp",), "table.py"),
     Internal("faust.stores.rocksdb:Store.set_persisted_offset", ("tp", "offset"), "table.py"),
