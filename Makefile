@@ -20,8 +20,8 @@ demo: $(STAMP) ## Watch events go through an embedded broker and a worker
 	@$(BIN)/interest-stream demo $(ARGS)
 
 test: $(STAMP) ## Run all tests; the integration tests start the embedded broker
-	@$(BIN)/python -m pytest -n 4 --dist worksteal \
-		tests/unit tests/integration tests/acceptance tests/failures $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --maxschedchunk 1 \
+		tests/failures tests/acceptance tests/integration tests/unit $(ARGS)
 
 chaos: $(STAMP) ## Break the worker in every way, and check that nothing is lost or doubled
 	@$(BIN)/python -m tests.failures.chaos $(ARGS)
