@@ -23,7 +23,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Run scenarios of this name.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the chance in the scenarios.")] = 0,
     long: Annotated[bool, typer.Option("--long", help="Run the long forms.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Scenarios side by side.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="Scenarios side by side.")] = 4,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the report as JSON.")
     ] = None,

@@ -65,7 +65,7 @@ def _start(run: Run) -> ChaosWorker:
     if worker.status() is None:
         return worker
     folder = run.home / "one"
-    run.require(f"delete the folder {folder}" in worker.last_line(), worker.last_line())
+    run.require(f"copy of the folder {folder}, delete it" in worker.last_line(), worker.last_line())
     shutil.rmtree(folder)
     return run.worker()
 
