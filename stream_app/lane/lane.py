@@ -172,6 +172,7 @@ class Lane:
             (tp.topic, tp.partition) for p in self._partitions.values() for tp in p.tps
         )
         self._partitions.clear()
+        self._table.forget()
         if self._work is not None:
             self._work.forget()
         self.intake.forget()
