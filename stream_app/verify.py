@@ -340,8 +340,9 @@ def with_worker_settings(checkpoint: Checkpoint, settings: Settings) -> Checkpoi
 def replay(settings: Settings, checkpoint: Checkpoint) -> Iterator[OfflineRun]:
     """The offline run of each partition in turn."""
     checkpoint = with_worker_settings(checkpoint, settings)
+    epochs = topics.epochs(settings)
     for partition in range(settings.partitions):
-        yield replay_partition(settings, checkpoint, partition)
+        yield replay_partition(settings, checkpoint, partition, epochs=epochs)
 
 
 def verify(settings: Settings, checkpoint: Checkpoint) -> tuple[Comparison, OfflineRun]:

@@ -208,9 +208,7 @@ class Work:
     async def _sweep(self, partition: Partition) -> bool:
         """Delete a slice of the rows that have expired; whether there are more to look at."""
         sweep = self.sweeps.get(partition.number)
-        if sweep is None:
-            return False
-        if sweep.is_done:
+        if sweep is None or sweep.is_done:
             return False
         found = self._rows.after(partition.number, sweep.position, SLICE_ROWS)
         committed = self._consumer._committed_offset
