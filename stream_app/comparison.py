@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.state import StateBatch, pack
-from model.state import unpack_unchecked as unpack
+from model.state import StateBatch, pack, unpack_unchecked
 
 HIDDEN_FIELDS = ("h", "c", "anchor_h", "anchor_c")
 HIDDEN_TOLERANCE = 0.005
@@ -91,14 +90,14 @@ def compare(
     users = [user for user, known in zip(everybody, covered.tolist(), strict=True) if known]
     differing = [user for user in users if (user in offline) != (user in stored)]
     both = [user for user in users if user in offline and user in stored]
-    left = unpack([offline[user] for user in both], hidden_size)
-    right = unpack([stored[user] for user in both], hidden_size)
+    left = unpack_unchecked([offline[user] for user in both], hidden_size)
+    right = unpack_unchecked([stored[user] for user in both], hidden_size)
     unequal, largest = _differences(left, right)
     differing += [user for user, wrong in zip(both, unequal.tolist(), strict=True) if wrong]
     kept = [stored[user] for user in users if user in stored]
     return Comparison(
         users=len(users),
-        events=int(unpack([*kept], hidden_size)["events"].sum()),
+        events=int(unpack_unchecked([*kept], hidden_size)["events"].sum()),
         hidden_difference=largest,
         differing=sorted(differing),
         not_covered=len(everybody) - len(users),
@@ -117,12 +116,12 @@ def _covered(
     user whose every event before the beginning was repeated behind it is taken as covered: the
     repeats were applied offline in the place of the originals.)
     """
-    right = unpack([stored.get(user) for user in users], hidden_size)
+    right = unpack_unchecked([stored.get(user) for user in users], hidden_size)
     known = np.ones(len(users), dtype=bool)
     if coverage.end is not None:
         known &= (right["offset"] < np.asarray(coverage.end)).all(axis=1)
     if not coverage.from_beginning:
-        left = unpack([offline.get(user) for user in users], hidden_size)
+        left = unpack_unchecked([offline.get(user) for user in users], hidden_size)
         known &= right["events"] <= left["events"]
     return known
 
@@ -152,7 +151,7 @@ def explain(
     """The fields in which a user's rows are not equal."""
     if offline is None or stored is None:
         return RowDifference(user)
-    left, right = unpack([offline], hidden_size), unpack([stored], hidden_size)
+    left, right = unpack_unchecked([offline], hidden_size), unpack_unchecked([stored], hidden_size)
     fields = []
     for name in left.dtype.names or ():
         wrong = _unequal(name, left[name], right[name])[0][0]
@@ -173,7 +172,7 @@ def digest(rows: Rows, hidden_size: int) -> str:
     users = sorted(rows)
     for start in range(0, len(users), DIGEST_ROWS):
         part = users[start : start + DIGEST_ROWS]
-        visible = unpack([rows[user] for user in part], hidden_size).copy()
+        visible = unpack_unchecked([rows[user] for user in part], hidden_size).copy()
         for name in HIDDEN_FIELDS:
             visible[name] = 0
         for user, row in zip(part, pack(visible), strict=True):
