@@ -1,25 +1,26 @@
-"""Commands that work on event log files and checkpoints, without Kafka."""
+"""Commands that work on event log files and checkpoints, without Kafka.
+
+Each imports what it needs when it is called: torch alone takes longer than most other commands.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from model.checkpoint import Checkpoint, load, save
-from model.evaluation import evaluate_next_item, evaluate_window
-from model.event_log import EventLog, read_event_log
-from model.learning import Progress
-from model.prediction import drift_table, move, predict_categories, predict_items
-from model.simulation import ShopSettings, simulate, truth_path, write_simulated
-from model.tables import write_table
-from model.training import TrainingConfig, train
 from stream_app.errors import UsageError
 from stream_app.terminal import console, stages
 from stream_app.times import parse_duration, parse_time
+
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+    from model.event_log import EventLog
+    from model.learning import Progress
+    from model.training import TrainingConfig
 
 DataOption = Annotated[Path, typer.Option(help="Event log: .parquet, .csv or .jsonl.")]
 OutOption = Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl.")]
@@ -49,6 +50,8 @@ def simulate_command(
     seed: int = 0,
 ) -> None:
     """Write the event log of a simulated shop, and its planted changes beside it."""
+    from model.simulation import ShopSettings, simulate, truth_path, write_simulated
+
     made = simulate(ShopSettings(users=users, days=days, seed=seed))
     write_simulated(made, out)
     console.print(
@@ -66,6 +69,10 @@ def train_command(
     quick: QuickOption = False,
 ) -> None:
     """Train a checkpoint on an event log."""
+    from model.checkpoint import save
+    from model.event_log import read_event_log
+    from model.training import train
+
     log = read_event_log(data)
     cutoff_ms = None if cutoff is None else parse_time(cutoff)
     with stages() as progress:
@@ -90,6 +97,10 @@ def predict_command(
     quick: QuickOption = False,
 ) -> None:
     """Predict the categories of the window after a time, or the next items, for every user."""
+    from model.event_log import read_event_log
+    from model.prediction import move, predict_categories, predict_items
+    from model.tables import write_table
+
     log, cutoff_ms, horizon_s = read_event_log(data), parse_time(cutoff), parse_duration(horizon)
     with stages() as progress:
         config = _config(horizon_s, seed, quick)
@@ -111,6 +122,10 @@ def drift_command(
     quick: QuickOption = False,
 ) -> None:
     """Find the changes of interest in an event log, with their evidence."""
+    from model.event_log import read_event_log
+    from model.prediction import drift_table, move
+    from model.tables import write_table
+
     log = read_event_log(data)
     with stages() as progress:
         config = _config(parse_duration("30d"), seed, quick)
@@ -134,6 +149,9 @@ def evaluate_command(
     quick: QuickOption = False,
 ) -> None:
     """Measure predictions after a time against what happened, beside the baselines."""
+    from model.evaluation import evaluate_next_item, evaluate_window
+    from model.event_log import read_event_log
+
     log, cutoff_ms, horizon_s = read_event_log(data), parse_time(cutoff), parse_duration(horizon)
     with stages() as progress:
         config = _config(horizon_s, seed, quick)
@@ -162,6 +180,8 @@ def _figures(title: str, figures: dict[str, dict[str, float]]) -> Table:
 
 
 def _config(horizon_s: int, seed: int, quick: bool) -> TrainingConfig:
+    from model.training import TrainingConfig
+
     config = TrainingConfig.quick(seed) if quick else TrainingConfig(seed=seed)
     return replace(config, horizon_s=horizon_s)
 
@@ -174,6 +194,9 @@ def _checkpoint(
     cutoff_ms: int | None,
     name: str,
 ) -> Checkpoint:
+    from model.checkpoint import load
+    from model.training import train
+
     if directory is not None:
         return load(directory)
     if cutoff_ms is not None and not (log.time_ms < cutoff_ms).any():

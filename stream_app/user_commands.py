@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import msgspec
@@ -13,9 +13,11 @@ import typer
 from rich.table import Table
 
 from stream_app.errors import UsageError, WorkerError
-from stream_app.inspection import Inspection
 from stream_app.settings import Settings
 from stream_app.terminal import console, stages
+
+if TYPE_CHECKING:
+    from stream_app.inspection import Inspection
 
 ASK_TIMEOUT_S = 10.0
 
@@ -35,6 +37,8 @@ def inspect_command(
     url: Annotated[str | None, typer.Option(help="A worker; any one will do.")] = None,
 ) -> None:
     """Show what is known of a user, asked from a running worker."""
+    from stream_app.inspection import Inspection
+
     settings = Settings()
     token = settings.http_access()
     if token is None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from model.checkpoint import load
-from stream_app.comparison import HIDDEN_TOLERANCE
 from stream_app.errors import UsageError
-from stream_app.lane.reading import read_records
 from stream_app.settings import Settings
 from stream_app.terminal import console, output, printable, stages
 from stream_app.times import parse_time
-from stream_app.topics import partition_count
-from stream_app.verify import records_between
-from stream_app.verify_report import PartitionReport, verify_partition
+
+if TYPE_CHECKING:
+    from stream_app.verify_report import PartitionReport
 
 HASH_DIGITS = 16
 
@@ -36,6 +33,12 @@ def verify_command(
     Users whose history is not replayed as a whole are counted as not covered. Exit code 1 when a
     row differs. Rows that a worker moves meanwhile differ, so let it come to rest.
     """
+    from model.checkpoint import load
+    from stream_app.lane.reading import read_records
+    from stream_app.topics import partition_count
+    from stream_app.verify import records_between
+    from stream_app.verify_report import verify_partition
+
     settings = Settings()
     directory = checkpoint or settings.checkpoint
     if directory is None:
@@ -92,6 +95,8 @@ def _print(report: PartitionReport) -> None:
 
 
 def _write(file: Path, reports: list[PartitionReport]) -> None:
+    from stream_app.comparison import HIDDEN_TOLERANCE
+
     equal = all(report.comparison.exact for report in reports)
     found = {
         "equal": equal,
