@@ -21,7 +21,7 @@ demo: $(STAMP) ## Watch events go through an embedded broker and a worker
 
 test: $(STAMP) ## Run all tests; the integration tests start the embedded broker
 	@$(BIN)/python -m pytest -n 4 --maxschedchunk 1 \
-		tests/unit tests/integration tests/acceptance tests/failures $(ARGS)
+		tests/unit tests/failures tests/integration tests/acceptance $(ARGS)
 
 chaos: $(STAMP) ## Break the worker in every way, and check that nothing is lost or doubled
 	@$(BIN)/python -m tests.failures.chaos $(ARGS)

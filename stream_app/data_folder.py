@@ -21,6 +21,9 @@ LOCK = "in-use.lock"
 DAMAGED = "DAMAGED"
 """A file that marks the store of a partition as one to wipe before it is opened again."""
 
+FILES_SEEN = "files-seen"
+"""A file that says how long the store's list of its files was when rows were last written."""
+
 _T = TypeVar("_T")
 
 
@@ -61,6 +64,8 @@ def open_or_wipe(path: Path, open_store: Callable[[], _T]) -> _T:
     """
     if (path / DAMAGED).exists():
         _wipe(path, "it could not be read")
+    elif _has_lost_files(path):
+        _wipe(path, "its list of files has lost its end")
     try:
         return open_store()
     except Exception as error:  # the only class that rocksdict raises
@@ -83,6 +88,38 @@ def store_error(path: Path, error: Exception) -> StoreError:
         f"The local store {path} cannot be used ({error}); make sure that INTEREST_DATA_DIR is "
         "there, writable and has free space, and start the worker again."
     )
+
+
+def note_files(path: Path) -> None:
+    """Write down how long the list of files of an open store is, if that has changed.
+
+    RocksDB takes a list that has lost its end for a whole one, and opens without the rows of the
+    files that are missing there. What was added to the list after the last batch is not seen.
+    """
+    with suppress(OSError, ValueError):  # then the next batch does it
+        now, seen = _file_list(path), path / FILES_SEEN
+        if not seen.exists() or seen.read_text() != _as_text(now):
+            new = seen.with_suffix(".new")
+            new.write_text(_as_text(now))
+            new.replace(seen)
+
+
+def _has_lost_files(path: Path) -> bool:
+    try:
+        number, size = map(int, (path / FILES_SEEN).read_text().split())
+        return _file_list(path) < (number, size)
+    except (OSError, ValueError):
+        return False  # not noted yet, or RocksDB itself is going to find what is wrong
+
+
+def _file_list(path: Path) -> tuple[int, int]:
+    """Number of the MANIFEST that is in use, and its size; numbers rise with each opening."""
+    name = (path / "CURRENT").read_text().strip()
+    return int(name.removeprefix("MANIFEST-")), (path / name).stat().st_size
+
+
+def _as_text(file_list: tuple[int, int]) -> str:
+    return f"{file_list[0]} {file_list[1]}"
 
 
 def _is_damage(error: Exception) -> bool:

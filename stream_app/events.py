@@ -486,9 +486,15 @@ OutputKind = Literal["drift", "recommendation"]
 _ENCODER = msgspec.json.Encoder()
 
 
-def output_id(kind: OutputKind, topic: str, partition: int, offset: int) -> str:
-    """The id of an output: a function of its source, so that a repeated output has an equal id."""
-    return f"{kind}:{topic}:{partition}:{offset}"
+def output_id(kind: OutputKind, topic: str, partition: int, offset: int, epoch: int = 0) -> str:
+    """The id of an output: a function of its source, so that a repeated output has an equal id.
+
+    Args:
+        epoch: of the topic, so that ids do not come again when the topic is made anew; 0 where the
+            broker gives topics no id.
+    """
+    made = f"@{epoch:08x}" if epoch else ""
+    return f"{kind}:{topic}{made}:{partition}:{offset}"
 
 
 def encode_output(output: Drift | Recommendation) -> bytes:

@@ -15,7 +15,6 @@ from stream_app.events import (
     Drift,
     Evidence,
     Share,
-    output_id,
 )
 from stream_app.recommendation_messages import DIGITS, Message, Place, recommendation_messages
 
@@ -41,12 +40,13 @@ def encode(
     partition: int,
     topics: tuple[str, str, str],
     checkpoint: Checkpoint,
+    epochs: tuple[int, int, int] = (0, 0, 0),
 ) -> EncodedOutputs:
     """The messages of a batch: a pure function, equal for equal rows and events.
 
-    users are the names behind ``events.user``; topics the input topics by EventType.
+    users are the names behind ``events.user``; topics the input topics by EventType, epochs theirs.
     """
-    place = Place(events, users, partition, topics)
+    place = Place(events, users, partition, topics, epochs)
     return EncodedOutputs(
         drift=_drift_messages(outputs.drifts, place, checkpoint),
         drift_step=outputs.drifts.step,
@@ -65,7 +65,7 @@ def _drift_messages(drifts: Drifts, place: Place, checkpoint: Checkpoint) -> lis
     for step, row, change in zip(drifts.step.tolist(), drifts.rows, drifts.changes, strict=True):
         user, source, time_ms = place.of(step)
         message = Drift(
-            id=output_id("drift", source.topic, source.partition, source.offset),
+            id=place.output_id("drift", step),
             user_id=user,
             timestamp=time_ms,
             source=source,

@@ -21,7 +21,7 @@ from model.ranking import Reason, Recommendations
 from model.state import StateBatch
 from model.transition import Outputs, Trigger
 from model.vocabulary import Vocabulary
-from stream_app.events import ReasonEvent, RecommendationReason, Source, output_id
+from stream_app.events import OutputKind, ReasonEvent, RecommendationReason, Source, output_id
 
 DIGITS = 4
 """Digits of scores and probabilities behind the point."""
@@ -39,12 +39,18 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True)
 class Place:
-    """Where the steps of a batch come from: users by number, the partition, the input topics."""
+    """Where the steps of a batch come from.
+
+    users              names behind ``events.user``
+    partition
+    topics, epochs     input topics by EventType, and their epochs
+    """
 
     events: EventBatch
     users: list[str]
     partition: int
     topics: tuple[str, str, str]
+    epochs: tuple[int, int, int]
 
     def of(self, step: int) -> tuple[str, Source, int]:
         """User, source and event time of a step."""
@@ -53,6 +59,12 @@ class Place:
             self.topics[int(events.event_type[step])], self.partition, int(events.offset[step])
         )
         return self.users[int(events.user[step])], source, int(events.time_ms[step])
+
+    def output_id(self, kind: OutputKind, step: int) -> str:
+        """The id of an output that follows a step."""
+        event_type, offset = int(self.events.event_type[step]), int(self.events.offset[step])
+        epoch = self.epochs[event_type]
+        return output_id(kind, self.topics[event_type], self.partition, offset, epoch)
 
 
 def recommendation_messages(
@@ -65,10 +77,10 @@ def recommendation_messages(
     interests = _interest_pieces(outputs.recommendations.interests, pieces)
     heads = [
         (
-            _encode(output_id("recommendation", topic, place.partition, 0))[:-2],
+            _encode(output_id("recommendation", topic, place.partition, 0, epoch))[:-2],
             b',"source":{"topic":%b,"partition":%d,"offset":' % (_encode(topic), place.partition),
         )
-        for topic in place.topics
+        for topic, epoch in zip(place.topics, place.epochs, strict=True)
     ]
     tail = b',"model_version":%b}' % _encode(checkpoint.version)
     messages = []

@@ -141,7 +141,7 @@ def replay_partition(
         for start in range(0, len(waiting), BATCH_EVENTS):
             made = apply(run, waiting[start : start + BATCH_EVENTS], entry, checkpoint)
             if with_outputs:
-                _note_outputs(run, made, partition, settings, checkpoint)
+                _note_outputs(run, made, entry, partition, settings, checkpoint)
         waiting.clear()
 
     last: JournalEntry | None = None
@@ -261,10 +261,16 @@ def apply(
 
 
 def _note_outputs(
-    run: OfflineRun, made: _Made, partition: int, settings: Settings, checkpoint: Checkpoint
+    run: OfflineRun,
+    made: _Made,
+    entry: JournalEntry,
+    partition: int,
+    settings: Settings,
+    checkpoint: Checkpoint,
 ) -> None:
+    topics, epochs = settings.input_topics, entry.epochs
     encoded = output_messages.encode(
-        made.out, made.steps, made.users, partition, settings.input_topics, checkpoint
+        made.out, made.steps, made.users, partition, topics, checkpoint, epochs
     )
     kinds: tuple[tuple[OutputKind, np.ndarray, list[tuple[bytes, bytes]]], ...] = (
         ("drift", encoded.drift_step, encoded.drift),
@@ -272,9 +278,8 @@ def _note_outputs(
     )
     for kind, after, messages in kinds:
         for step, (_, value) in zip(after.tolist(), messages, strict=True):
-            topic = settings.input_topics[int(made.steps.event_type[step])]
-            offset = int(made.steps.offset[step])
-            run.outputs[output_id(kind, topic, partition, offset)] = value
+            at, offset = int(made.steps.event_type[step]), int(made.steps.offset[step])
+            run.outputs[output_id(kind, topics[at], partition, offset, epochs[at])] = value
 
 
 def records_between(from_ms: int | None, to_ms: int | None) -> Read:

@@ -95,7 +95,15 @@ def compute(
         moved, outputs = transition(begun.states, assembled.steps, source, checkpoint)
     with metrics.time_stage("encode"):
         kept, stored = end(begun, keys, moved)
-        encoded = encode(outputs, assembled.steps, assembled.users, partition, topics, checkpoint)
+        encoded = encode(
+            outputs,
+            assembled.steps,
+            assembled.users,
+            partition,
+            topics,
+            checkpoint,
+            entry.epochs,
+        )
         results = Results(
             drift=encoded.drift,
             recommendations=encoded.recommendations,

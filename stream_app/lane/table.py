@@ -16,7 +16,7 @@ import rocksdict
 from faust.stores.rocksdb import RocksDBOptions, Store
 from faust.types import TP
 
-from stream_app.data_folder import open_or_wipe, store_error
+from stream_app.data_folder import note_files, open_or_wipe, store_error
 from stream_app.lane.recovered_rows import POSITION_HEADER, recover
 from stream_app.lane.stored_rows import MARKER_PREFIX, Markers, decode_marker
 
@@ -93,6 +93,7 @@ class RowTable:
             store._db_for_partition(partition).write(batch)
         except Exception as error:  # the only class that rocksdict raises
             raise store_error(store.partition_path(partition), error) from error
+        note_files(store.partition_path(partition))
 
     def after(self, partition: int, key: bytes, count: int) -> list[tuple[bytes, bytes]]:
         """The first rows and markers at or after a key, by rising keys; at most `count`."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,46 @@ def test_a_store_that_cannot_be_opened_is_wiped(tmp_path: Path, pattern: str) ->
     table = OneTable(tmp_path / "store")
     assert RowTable(table).read(0, KEYS) == [None] * len(KEYS)  # type: ignore[arg-type]
     table.data.db.close()
+
+
+@pytest.mark.parametrize("kept", range(10, 100, 10))
+def test_a_list_of_files_without_its_end_is_not_believed(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "store"
+    table = OneTable(path)
+    for first in range(0, len(KEYS), 100):
+        keys = KEYS[first : first + 100]
+        RowTable(table).write(0, keys, keys, first)  # type: ignore[arg-type]
+        table.data.db.flush()
+    RowTable(table).write(0, KEYS[:1], KEYS[:1], len(KEYS))  # type: ignore[arg-type]
+    (files,) = path.glob("MANIFEST-*")
+    size = files.stat().st_size
+    table.data.db.close()
+    os.truncate(files, size * kept // 100)
+
+    again = OneTable(path)
+    assert RowTable(again).read(0, KEYS) == [None] * len(KEYS)  # type: ignore[arg-type]
+    again.data.db.close()
+
+
+def test_a_store_that_was_killed_while_it_wrote_is_kept(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from stream_app.lane.table import RowTable
+from tests.unit.test_data_folder import KEYS, OneTable
+rows = RowTable(OneTable(Path({str(tmp_path / "store")!r})))
+for number in range(40):  # 20 MB through memtables of 4 MB
+    rows.write(0, KEYS, [b"%06d" % number + os.urandom(1000) for _ in KEYS], number)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    for _ in range(3):
+        table = OneTable(tmp_path / "store")
+        found = RowTable(table).read(0, KEYS)  # type: ignore[arg-type]
+        assert [row and row[:6] for row in found] == [b"000039"] * len(KEYS)
+        RowTable(table).write(0, KEYS[:1], found[:1], 40)  # type: ignore[arg-type]
+        table.data.db.close()
 
 
 def test_a_store_that_cannot_be_read_is_wiped_at_the_next_start(tmp_path: Path) -> None:

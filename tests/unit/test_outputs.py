@@ -11,12 +11,13 @@ from model.checkpoint import Checkpoint
 from model.events import Source as OffsetSource
 from model.state import new_rows
 from model.transition import transition
-from stream_app.events import Drift, Recommendation, encode_output
+from stream_app.events import Drift, Recommendation, encode_output, output_id
 from stream_app.outputs import EncodedOutputs, encode, full_offset
 from tests.checkpoints import named_checkpoint
 from tests.event_batches import random_log
 
 TOPICS = ("clicks", 'se"arches', "käufe")
+EPOCHS = (0, 7, 0xABCDEF01)
 USERS = 40
 
 
@@ -39,7 +40,7 @@ def users() -> list[str]:
 def encoded(checkpoint: Checkpoint, users: list[str]) -> EncodedOutputs:
     log = random_log(9, 2500, USERS, checkpoint)
     _, out = transition(new_rows(USERS, 64), log, OffsetSource(partitions=8), checkpoint)
-    return encode(out, log, users, 5, TOPICS, checkpoint)
+    return encode(out, log, users, 5, TOPICS, checkpoint, EPOCHS)
 
 
 def test_recommendations_are_the_json_of_their_struct(
@@ -54,7 +55,9 @@ def test_recommendations_are_the_json_of_their_struct(
         assert message.user_id.encode() == key
         assert message.user_id in users
         source = message.source
-        assert message.id == f"recommendation:{source.topic}:5:{source.offset}"
+        epoch = EPOCHS[TOPICS.index(source.topic)]
+        made = output_id("recommendation", source.topic, 5, source.offset, epoch)
+        assert message.id == made
         assert source.topic in TOPICS
         assert len({item.item_id for item in message.items}) == len(message.items)
         kinds.update(item.reason.kind for item in message.items)
@@ -74,6 +77,9 @@ def test_drift_events_name_their_evidence(encoded: EncodedOutputs) -> None:
         message = decoder.decode(value)
         assert encode_output(message) == value
         assert message.user_id.encode() == key
+        source = message.source
+        epoch = EPOCHS[TOPICS.index(source.topic)]
+        assert message.id == output_id("drift", source.topic, 5, source.offset, epoch)
         assert message.statistic >= message.threshold
         assert message.since <= message.timestamp + 5000  # event times step back a little
         for event in message.evidence:

@@ -74,6 +74,7 @@ def test_the_id_of_an_example_names_its_source(kind: str) -> None:
         source.topic,
         source.partition,
         source.offset,
+        epoch=0x1F3A90C4,
     )
 
 

@@ -392,6 +392,7 @@ def recommendation() -> Recommendation:
 
 def test_ids_name_the_source() -> None:
     assert output_id("drift", "clicks", 3, 42) == "drift:clicks:3:42"
+    assert output_id("drift", "clicks", 3, 42, 0xABC) == "drift:clicks@00000abc:3:42"
 
 
 @pytest.mark.parametrize(("name", "make"), [("drift", drift), ("recommendation", recommendation)])

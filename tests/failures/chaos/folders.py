@@ -18,7 +18,13 @@ SMALL_BATCH = 200
 REFUSED = 2
 """The exit code of a worker that is started wrongly."""
 SMALL_DISK, LARGE_DISK = "4m", "512m"
-DAMAGES = (("*.sst", "flip"), ("*.log", "cut"), ("MANIFEST-*", "flip"), ("CURRENT", "cut"))
+DAMAGES = (
+    ("*.sst", "flip"),
+    ("*.log", "cut"),
+    ("MANIFEST-*", "flip"),
+    ("MANIFEST-*", "cut"),
+    ("CURRENT", "cut"),
+)
 LONG_DAMAGES = (*DAMAGES, ("*.sst", "cut"), ("*.log", "flip"), ("*.sst", "delete"))
 
 
