@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, KafkaAdminClient
-from kafka.errors import KafkaError
+from kafka.admin import ConfigResource
 from msgspec import Struct
 
 from stream_app import topics
+from stream_app.admin import admin_client, asking
 from stream_app.control import Erase, Place, Receipt, decode_receipt, encode
 from stream_app.dead_letters import Letter, place_of, user_of
-from stream_app.errors import BrokerError, WorkerError
+from stream_app.errors import WorkerError
 from stream_app.events import Source
 from stream_app.lane.reading import read_records
 from stream_app.letter_topic import read_letter_topic
@@ -96,7 +95,7 @@ def erase_letters(settings: Settings, user: str) -> int:
         return 0
     topic = settings.dead_letters_topic
     count = topics.partition_count(settings, topic)
-    with _told(settings):
+    with asking(settings):
         producer = KafkaProducer(**settings.kafka_python(), acks="all")
         try:
             for source in letters:
@@ -149,7 +148,7 @@ def held(settings: Settings, user: str) -> list[Held]:
 def _send(settings: Settings, request: Erase) -> Place:
     topic = settings.control_topic
     partition = partition_for(request.user_id.encode(), settings.partitions)
-    with _told(settings):
+    with asking(settings):
         producer = KafkaProducer(**settings.kafka_python(), acks="all")
         try:
             future = producer.send(
@@ -168,7 +167,7 @@ def _receipt(
     waiting: Callable[[float], object],
 ) -> Receipt:
     began = time.monotonic()
-    with _told(settings):
+    with asking(settings):
         consumer = KafkaConsumer(**settings.kafka_python(), group_id=None, enable_auto_commit=False)
         try:
             tp = TopicPartition(place.topic, place.partition)
@@ -191,13 +190,9 @@ def _receipt(
 
 def _until(settings: Settings, names: tuple[str, ...]) -> dict[str, str]:
     """Per topic, in words, when the broker removes what was replaced or is old."""
-    with _told(settings):
-        admin = KafkaAdminClient(**settings.kafka_python())
-        try:
-            resources = [ConfigResource("TOPIC", name) for name in names]
-            found = admin.describe_configs(resources, config_filter="all").get("topic", {})
-        finally:
-            admin.close()
+    with admin_client(settings) as admin:
+        resources = [ConfigResource("TOPIC", name) for name in names]
+        found = admin.describe_configs(resources, config_filter="all").get("topic", {})
     return {name: _in_words(found.get(name, {})) for name in names}
 
 
@@ -218,14 +213,3 @@ def _in_words(entries: dict[str, Any]) -> str:
         else:
             words.append(f"{int(retention_ms) / 86_400_000:g} days have passed since each record")
     return "until " + ", or ".join(words)
-
-
-@contextmanager
-def _told(settings: Settings) -> Iterator[None]:
-    try:
-        yield
-    except KafkaError as error:
-        raise BrokerError(
-            f"The broker at {settings.kafka_bootstrap} does not do what is asked "
-            f"({type(error).__name__}); check that it runs, and INTEREST_KAFKA_BOOTSTRAP."
-        ) from error

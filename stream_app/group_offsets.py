@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from kafka import TopicPartition
-from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, NoError, UnknownMemberIdError
+from kafka.errors import NoError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata
 
-from stream_app.broker import wait_until_ready
+from stream_app.admin import admin_client
 from stream_app.errors import BrokerError, UsageError
 from stream_app.settings import Settings
 
-BROKER_TIMEOUT_S = 10.0
 ASK_INTERVAL_S = 0.2
 LEAVE_ALLOWANCE_S = 2.0
 
@@ -28,7 +25,7 @@ def committed(settings: Settings) -> dict[TopicPartition, int]:
     Raises:
         BrokerError: the broker does not do what is asked.
     """
-    with asking(settings), _admin(settings) as admin:
+    with admin_client(settings) as admin:
         offsets = admin.list_group_offsets(settings.app_id).get(settings.app_id, {})
     return {
         place: found.offset
@@ -48,7 +45,7 @@ def set_offsets(settings: Settings, offsets: Offsets) -> None:
     """
     wanted = {place: OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
     deadline = time.monotonic() + settings.session_timeout_s + LEAVE_ALLOWANCE_S
-    with asking(settings), _admin(settings) as admin:
+    with admin_client(settings) as admin:
         while True:
             answers = set(admin.alter_group_offsets(settings.app_id, wanted).values())
             if UnknownMemberIdError not in answers:
@@ -64,25 +61,3 @@ def set_offsets(settings: Settings, offsets: Offsets) -> None:
             f"The offsets of the group {settings.app_id} cannot be set ({error.__name__}); look at "
             "the rights of the user and the broker's log."
         )
-
-
-@contextmanager
-def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    admin = KafkaAdminClient(**settings.kafka_python())
-    try:
-        yield admin
-    finally:
-        admin.close()
-
-
-@contextmanager
-def asking(settings: Settings) -> Iterator[None]:
-    """Within, the broker answers; what it does not do is one sentence."""
-    wait_until_ready(settings.kafka_python(), BROKER_TIMEOUT_S)
-    try:
-        yield
-    except KafkaError as error:
-        raise BrokerError(
-            f"The broker at {settings.kafka_bootstrap} does not do what is asked "
-            f"({type(error).__name__}); look at its log and try again."
-        ) from error

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from stream_app.errors import BrokerError
+from stream_app.lane.reading import to_the_end
 from stream_app.settings import Settings
 
 POLL_MS = 200
-READ_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def find_spans(settings: Settings, from_ms: int, to_ms: int | None) -> dict[Topi
     `to_ms`, or to the present end without it. Times of records need not rise.
 
     Raises:
-        BrokerError: a partition cannot be read.
+        RecoveryError: a partition cannot be read.
     """
     consumer = KafkaConsumer(
         **settings.kafka_python(),
@@ -104,24 +102,6 @@ def _after_last(consumer: Any, place: TopicPartition, first: int, limit: int | N
 
 
 def _records(consumer: Any, place: TopicPartition, since: int) -> Iterator[Any]:
-    """The records of a partition from an offset on.
-
-    The end is what came with the last fetch: asked for it, the embedded broker leaves out the last
-    batch but for its first record.
-    """
     consumer.assign([place])
     consumer.seek(place, since)
-    deadline = time.monotonic() + READ_TIMEOUT_S
-    while True:
-        found = consumer.poll(timeout_ms=POLL_MS).get(place, [])
-        yield from found
-        end = consumer.highwater(place)
-        if end is not None and consumer.position(place) >= end:
-            return
-        if found:
-            deadline = time.monotonic() + READ_TIMEOUT_S
-        elif time.monotonic() > deadline:
-            raise BrokerError(
-                f"Partition {place.partition} of topic {place.topic} cannot be read to its end; "
-                "check the brokers and try again."
-            )
+    return to_the_end(consumer, place)

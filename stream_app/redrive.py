@@ -23,7 +23,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from stream_app import topics
+from kafka import TopicPartition
+
+from stream_app import group_offsets, topics
 from stream_app.dead_letters import Letter, place_of
 from stream_app.errors import DeadLetterError, TopicError
 from stream_app.events import Source
@@ -145,11 +147,11 @@ def _committed(settings: Settings, letters: Iterable[Letter], report: Report) ->
 
     A worker that reads it again may take it, under other settings, beside the record sent here.
     """
-    committed = topics.committed_offsets(settings)
+    committed = group_offsets.committed(settings)
     kept = []
     for letter in letters:
         source = letter.source
-        if source.offset < committed.get((source.topic, source.partition), 0):
+        if source.offset < committed.get(TopicPartition(source.topic, source.partition), 0):
             kept.append(letter)
         else:
             report.refused.append((source, "The workers have not committed its source yet."))

@@ -17,9 +17,10 @@ from pathlib import Path
 from kafka import KafkaProducer, TopicPartition
 
 from stream_app import topics
+from stream_app.admin import BROKER_TIMEOUT_S, asking
 from stream_app.demo.processes import WorkerProcess
 from stream_app.errors import TopicError, UsageError
-from stream_app.group_offsets import BROKER_TIMEOUT_S, Offsets, asking, committed, set_offsets
+from stream_app.group_offsets import Offsets, committed, set_offsets
 from stream_app.lane.reading import read_records
 from stream_app.lane.stored_rows import CARRIED_OVER, decode_marker, encode_marker, is_marker
 from stream_app.log_range import Span, find_spans

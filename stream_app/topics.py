@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from kafka.admin import ConfigResource, KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from kafka.admin import ConfigResource
+from kafka.errors import TopicAlreadyExistsError, for_code
 
-from stream_app.broker import wait_until_ready
-from stream_app.errors import BrokerError, TopicError
+from stream_app.admin import admin_client
+from stream_app.errors import TopicError
 from stream_app.settings import Settings
-
-BROKER_TIMEOUT_S = 10.0
 
 OUTPUT_FIELDS = ("drift_topic", "recommendations_topic", "dead_letters_topic")
 """Settings that name the topics which a worker writes for others."""
@@ -64,7 +61,7 @@ def create(settings: Settings) -> list[str]:
         BrokerError: no broker answers.
     """
     wanted = {topic.name: topic for topic in _topics(settings)}
-    with _admin(settings) as admin:
+    with admin_client(settings) as admin:
         found = _describe(admin, list(wanted))
         for name, topic in found.items():
             if topic.partitions != settings.partitions:
@@ -109,7 +106,7 @@ def check(settings: Settings) -> list[Finding]:
         BrokerError: no broker answers.
     """
     wanted = _topics(settings)
-    with _admin(settings) as admin:
+    with admin_client(settings) as admin:
         found = _describe(admin, [topic.name for topic in wanted])
     findings: list[Finding] = []
     for topic in wanted:
@@ -129,7 +126,7 @@ def epochs(settings: Settings) -> tuple[int, int, int]:
     Raises:
         BrokerError: no broker answers.
     """
-    with _admin(settings) as admin:
+    with admin_client(settings) as admin:
         ids = {topic["name"]: topic.get("topic_id") for topic in admin.describe_topics()}
     a, b, c = (_epoch(ids.get(name)) for name in settings.input_topics)
     return a, b, c
@@ -145,7 +142,7 @@ def check_unchanged(settings: Settings, known: tuple[int, int, int]) -> None:
             new are read by nobody.
         BrokerError: no broker answers.
     """
-    with _admin(settings) as admin:
+    with admin_client(settings) as admin:
         found = {topic["name"]: topic for topic in admin.describe_topics()}
     for name, epoch in zip(settings.input_topics, known, strict=True):
         topic = found.get(name, {})
@@ -173,22 +170,11 @@ def partition_count(settings: Settings, name: str) -> int:
         TopicError: it is missing.
         BrokerError: no broker answers.
     """
-    with _admin(settings) as admin:
+    with admin_client(settings) as admin:
         found = _describe(admin, [name])
     if name not in found:
         raise TopicError(f"Topic {name} is missing; run interest-stream topics create.")
     return found[name].partitions
-
-
-def committed_offsets(settings: Settings) -> dict[tuple[str, int], int]:
-    """What the workers have committed, per topic and partition.
-
-    Raises:
-        BrokerError: no broker answers.
-    """
-    with _admin(settings) as admin:
-        found = admin.list_group_offsets(settings.app_id).get(settings.app_id, {})
-    return {(place.topic, place.partition): one.offset for place, one in found.items()}
 
 
 def delete(settings: Settings) -> None:
@@ -199,7 +185,7 @@ def delete(settings: Settings) -> None:
     """
     names = {topic.name for topic in _topics(settings)}
     names.add(f"{settings.app_id}-__assignor-__leader")  # made by Faust
-    with _admin(settings) as admin:
+    with admin_client(settings) as admin:
         existing = sorted(names.intersection(admin.list_topics()))
         if existing:
             admin.delete_topics(existing, raise_errors=False)
@@ -216,22 +202,6 @@ def _topics(settings: Settings) -> list[_Topic]:
         _Topic(settings.journal_topic, "delete"),
         _Topic(settings.control_topic, "compact"),
     ]
-
-
-@contextmanager
-def _admin(settings: Settings) -> Iterator[Any]:
-    wait_until_ready(settings.kafka_python(), BROKER_TIMEOUT_S)
-    try:
-        admin = KafkaAdminClient(**settings.kafka_python())
-        try:
-            yield admin
-        finally:
-            admin.close()
-    except KafkaError as error:
-        raise BrokerError(
-            f"The broker at {settings.kafka_bootstrap} does not do what is asked "
-            f"({type(error).__name__}); check that it runs, and INTEREST_KAFKA_BOOTSTRAP."
-        ) from error
 
 
 def _describe(admin: Any, names: list[str]) -> dict[str, _Found]:

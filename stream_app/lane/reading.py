@@ -30,9 +30,6 @@ def stream_records(
 ) -> Generator[Any, None, None]:
     """The records of a partition from an offset on, or from the first that is still there.
 
-    The end is the highwater that came with the last fetch: asked for the end offset, the embedded
-    broker leaves out the last batch but for its first record.
-
     Raises:
         RecoveryError: nothing came for `READ_TIMEOUT_S` seconds before the end was reached, or the
             broker refuses to be read.
@@ -40,17 +37,29 @@ def stream_records(
     with _consumer(settings, topic, partition) as (consumer, place):
         # Before the first record a consumer would begin at the end.
         consumer.seek(place, max(start, consumer.beginning_offsets([place])[place]))
-        deadline = time.monotonic() + READ_TIMEOUT_S
-        while True:
-            found = consumer.poll(timeout_ms=POLL_MS).get(place, [])
-            yield from found
-            end = consumer.highwater(place)
-            if end is not None and consumer.position(place) >= end:
-                return
-            if found:
-                deadline = time.monotonic() + READ_TIMEOUT_S
-            elif time.monotonic() > deadline:
-                raise _unreadable(topic, partition, "no answer")
+        yield from to_the_end(consumer, place)
+
+
+def to_the_end(consumer: Any, place: TopicPartition) -> Iterator[Any]:
+    """The records of a partition from the position of its consumer on.
+
+    The end is the highwater that came with the last fetch: asked for the end offset, the embedded
+    broker leaves out the last batch but for its first record.
+
+    Raises:
+        RecoveryError: nothing came for `READ_TIMEOUT_S` seconds before the end was reached.
+    """
+    deadline = time.monotonic() + READ_TIMEOUT_S
+    while True:
+        found = consumer.poll(timeout_ms=POLL_MS).get(place, [])
+        yield from found
+        end = consumer.highwater(place)
+        if end is not None and consumer.position(place) >= end:
+            return
+        if found:
+            deadline = time.monotonic() + READ_TIMEOUT_S
+        elif time.monotonic() > deadline:
+            raise _unreadable(place.topic, place.partition, "no answer")
 
 
 def bounds(settings: Settings, topic: str, partition: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from kafka import KafkaProducer
 from model.checkpoint import Checkpoint
 from model.events import EventType
 from model.state import HASHES, unpack
-from stream_app import topics
+from stream_app import admin, topics
 from stream_app.dead_letters import Stored, dead_letter, place_of, read_letter
 from stream_app.demo.processes import WorkerProcess
 from stream_app.errors import BrokerError, DeadLetterError
@@ -347,6 +347,6 @@ def test_a_pointer_to_nothing_is_refused(settings: Settings) -> None:
 def test_nothing_is_sent_without_a_broker(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:9"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topics, "BROKER_TIMEOUT_S", 0.3)
+        patch.setattr(admin, "BROKER_TIMEOUT_S", 0.3)
         with pytest.raises(BrokerError, match=r"127\.0\.0\.1:9"):
             redrive(nowhere, Choice(), clock)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from kafka.admin import KafkaAdminClient
 
+from stream_app import admin as admin_requests
 from stream_app import topics
 from stream_app.errors import BrokerError, TopicError
 from stream_app.settings import Settings
@@ -137,7 +138,7 @@ def test_delete_takes_all_away(settings: Settings, admin: Any) -> None:
 
 
 def test_no_broker(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "BROKER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(admin_requests, "BROKER_TIMEOUT_S", 0.3)
     nowhere = settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:9"})
 
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:9"):

@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from faust.stores.rocksdb import Store
 from faust.types import TP
 
-from stream_app.lane.table import RowTable, WorkerBudget
+from stream_app.lane.table import RowTable
+from tests.unit.rocksdb_store import RocksDBStore, row_table
 
 CHANGELOG = TP("app-user_state-changelog", 3)
 
 
-class OneStore:
-    """As much of Faust's store as the lane touches."""
-
-    offset_key = Store.offset_key
-
-    def __init__(self, folder: Path) -> None:
-        self._options = WorkerBudget(cache_mb=8)
-        self._folder = folder
-        self._open: dict[int, Any] = {}
-
-    def _db_for_partition(self, partition: int) -> Any:
-        if partition not in self._open:
-            self._open[partition] = self._options.open(self._folder / f"{partition}.db")
-        return self._open[partition]
-
-    def close(self) -> None:
-        for db in self._open.values():
-            db.close()
-        self._open.clear()
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Any:
-    one = OneStore(tmp_path)
+    one = RocksDBStore(tmp_path)
     yield one
     one.close()
 
 
 @pytest.fixture
-def table(store: OneStore) -> RowTable:
-    return RowTable(SimpleNamespace(data=store))  # type: ignore[arg-type]
+def table(store: RocksDBStore) -> RowTable:
+    return row_table(store)
 
 
 def test_reads_what_was_written_and_none_for_the_rest(table: RowTable) -> None:
