@@ -20,6 +20,10 @@ OUTPUT_FIELDS = ("drift_topic", "recommendations_topic", "dead_letters_topic")
 
 _POLICY = "cleanup.policy"
 _MIN_INSYNC = "min.insync.replicas"
+_SEGMENT_BYTES = "segment.bytes"
+COMPACTED_SEGMENT_BYTES = 50 * 1024 * 1024
+"""Of topics whose keys come again: brokers compact a segment when the next one is begun, and one of
+their usual GiB would hold each row hundreds of times. Kafka Streams makes its changelogs so."""
 
 
 Policy = Literal["compact", "delete", "compact,delete"]
@@ -74,10 +78,7 @@ def create(settings: Settings) -> list[str]:
                 name: {
                     "num_partitions": settings.partitions,
                     "replication_factor": settings.replication,
-                    "configs": {
-                        _POLICY: wanted[name].policy or "delete",
-                        _MIN_INSYNC: str(settings.min_insync),
-                    },
+                    "configs": _configs(wanted[name], settings),
                 }
                 for name in missing
             },
@@ -202,6 +203,14 @@ def _topics(settings: Settings) -> list[_Topic]:
         _Topic(settings.journal_topic, "delete"),
         _Topic(settings.control_topic, "compact"),
     ]
+
+
+def _configs(topic: _Topic, settings: Settings) -> dict[str, str]:
+    policy = topic.policy or "delete"
+    configs = {_POLICY: policy, _MIN_INSYNC: str(settings.min_insync)}
+    if policy == "compact":
+        configs[_SEGMENT_BYTES] = str(COMPACTED_SEGMENT_BYTES)
+    return configs
 
 
 def _describe(admin: Any, names: list[str]) -> dict[str, _Found]:

@@ -162,6 +162,11 @@ class Load:
         with self._lock:
             return list(self.sent[topic, partition])
 
+    def all(self) -> list[Sent]:
+        """All that is acknowledged by now."""
+        with self._lock:
+            return [one for sent in self.sent.values() for one in sent]
+
     def forget(self) -> None:
         """Forget what was sent, for topics that were made anew."""
         with self._lock:
