@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 from kafka.admin import KafkaAdminClient
@@ -135,12 +134,12 @@ def _finish(run: Run, before: list[Sent]) -> None:
     run.load.send(EVENTS)
     run.wait_until(lambda: _is_settled(run), "all is applied")
     run.stop_workers()
-    check_counts(run, [*before, *chain.from_iterable(run.load.sent.values())])
+    check_counts(run, [*before, *run.load.all()])
 
 
 def _make_again(run: Run, topic: str) -> list[Sent]:
     """Delete the topic and make it again; what all topics were sent before, which is forgotten."""
-    before = list(chain.from_iterable(run.load.sent.values()))
+    before = run.load.all()
     run.load.forget()
     with _admin(run) as admin:
         admin.delete_topics([topic])
