@@ -21,6 +21,9 @@ WAIT_S = 120.0
 SESSION_TIMEOUT_S = 6.0 if "INTEREST_KAFKA_BOOTSTRAP" in os.environ else 3.0
 """Brokers refuse less than 6 s by default; the embedded one takes what shortens the tests."""
 
+FASTER = {"rebalance_timeout_s": 3.0, "commit_interval_s": 0.2}
+"""Settings of workers that shorten what a test waits for."""
+
 
 def overrides_of(settings: Settings, checkpoint: Checkpoint, home: Path) -> dict[str, Any]:
     """Settings for a worker process: those of the test, with a checkpoint written to ``home``."""

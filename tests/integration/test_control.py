@@ -27,24 +27,11 @@ from stream_app.lane.stored_rows import is_marker
 from stream_app.partitioner import partition_for
 from stream_app.settings import PREFIX, Settings
 from stream_app.verify import stored_values, verify
-from tests.checkpoints import tiny_checkpoint
 from tests.unit.lane_records import START_MS, record
-from tests.workers import WAIT_S, committed_events, overrides_of, start_worker, wait_until
+from tests.workers import WAIT_S, committed_events, start_worker, wait_until
 
-FASTER = {"rebalance_timeout_s": 3.0, "commit_interval_s": 0.2}
 DAY_S = 86_400
 TOKEN = "a-token-for-the-tests-1234"
-
-
-@pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
-    return tiny_checkpoint(items=40, categories=6)
-
-
-@pytest.fixture
-def overrides(settings: Settings, checkpoint: Checkpoint, tmp_path: Path) -> dict[str, Any]:
-    topics.create(settings)
-    return {**overrides_of(settings, checkpoint, tmp_path), **FASTER}
 
 
 class Feed:

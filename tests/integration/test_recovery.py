@@ -24,7 +24,6 @@ from stream_app.lane.reading import read_records
 from stream_app.partitioner import partition_for
 from stream_app.settings import PREFIX, Settings
 from stream_app.verify import stored_rows, verify
-from tests.checkpoints import tiny_checkpoint
 from tests.conftest import own_settings
 from tests.noida import NoidaBroker
 from tests.unit.lane_records import record
@@ -32,11 +31,6 @@ from tests.workers import WAIT_S, committed_events, overrides_of, start_worker, 
 
 FASTER = {"rebalance_timeout_s": 6.0, "session_timeout_s": 6.0, "commit_interval_s": 0.2}
 EVENTS = 300
-
-
-@pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
-    return tiny_checkpoint(items=40, categories=6)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,6 @@ from stream_app.partitioner import partition_for
 from stream_app.redrive import Choice, Report, redrive
 from stream_app.settings import PREFIX, Settings
 from stream_app.verify import stored_rows, verify
-from tests.checkpoints import tiny_checkpoint
 from tests.integration.broken_messages import good_event
 from tests.workers import WAIT_S, committed_events, overrides_of, start_worker, wait_until
 
@@ -101,11 +100,6 @@ class Shop:
 
     passing = EARLY + 4
     staying = 2
-
-
-@pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
-    return tiny_checkpoint(items=40, categories=6)
 
 
 @pytest.fixture

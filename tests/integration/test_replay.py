@@ -32,26 +32,12 @@ from stream_app.replay import settings_beside
 from stream_app.settings import PREFIX, Settings
 from stream_app.times import format_time
 from stream_app.verify import stored_rows, stored_values, verify
-from tests.checkpoints import tiny_checkpoint
 from tests.unit.lane_records import START_MS, record
-from tests.workers import WAIT_S, committed_events, overrides_of, start_worker, wait_until
+from tests.workers import WAIT_S, committed_events, start_worker, wait_until
 
-# Above this the offline replay would judge times as the future.
-FASTER = {"rebalance_timeout_s": 3.0, "commit_interval_s": 0.2}
 USERS = 40
 # Kafka times go on from here: gone by, and recent enough for the retention of any broker.
 FIRST_MS = int(time.time() * 1000) - 12 * 3_600_000
-
-
-@pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
-    return tiny_checkpoint(items=40, categories=6)
-
-
-@pytest.fixture
-def overrides(settings: Settings, checkpoint: Checkpoint, tmp_path: Path) -> dict[str, Any]:
-    topics.create(settings)
-    return {**overrides_of(settings, checkpoint, tmp_path), **FASTER}
 
 
 @pytest.fixture

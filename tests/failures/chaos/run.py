@@ -23,12 +23,11 @@ from tests.failures.chaos.invariants import Figures, check, check_committed
 from tests.failures.chaos.load import Load
 from tests.failures.chaos.watch import Offsets, Watch
 from tests.failures.chaos.workers import ChaosWorker, Supervised
-from tests.workers import overrides_of
+from tests.workers import FASTER, overrides_of
 
 SETTLE_S = 120.0
 """How long the workers have, when the fault is over, to apply all that was sent."""
 POLL_S = 0.05
-FASTER = {"rebalance_timeout_s": 3.0, "commit_interval_s": 0.2}
 
 
 class Run:
