@@ -58,6 +58,8 @@ def find_spans(settings: Settings, from_ms: int, to_ms: int | None) -> dict[Topi
 
 def _span(consumer: Any, place: TopicPartition, from_ms: int, to_ms: int | None) -> Span:
     first = consumer.beginning_offsets([place])[place]
+    if first == consumer.end_offsets([place])[place]:
+        return Span(first, first, first)
     limit = None if to_ms is None else _first_at(consumer, place, first, to_ms)
     stop = _after_last(consumer, place, first, limit)
     start = _first_at(consumer, place, first, from_ms)

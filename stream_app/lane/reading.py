@@ -35,8 +35,11 @@ def stream_records(
             broker refuses to be read.
     """
     with _consumer(settings, topic, partition) as (consumer, place):
+        first, end = _bounds(consumer, place)
+        if first == end:  # empty; a fetch would wait for what may come
+            return
         # Before the first record a consumer would begin at the end.
-        consumer.seek(place, max(start, consumer.beginning_offsets([place])[place]))
+        consumer.seek(place, max(start, first))
         yield from to_the_end(consumer, place)
 
 
@@ -68,7 +71,7 @@ def bounds(settings: Settings, topic: str, partition: int) -> tuple[int, int]:
     It is the end but on the embedded broker, which stops after the first record of the last batch.
     """
     with _consumer(settings, topic, partition) as (consumer, place):
-        return consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
+        return _bounds(consumer, place)
 
 
 def offset_at(settings: Settings, topic: str, partition: int, time_ms: int) -> int | None:
@@ -79,6 +82,10 @@ def offset_at(settings: Settings, topic: str, partition: int, time_ms: int) -> i
     with _consumer(settings, topic, partition) as (consumer, place):
         found = consumer.offsets_for_times({place: time_ms})[place]
         return None if found is None else int(found.offset)
+
+
+def _bounds(consumer: Any, place: TopicPartition) -> tuple[int, int]:
+    return consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
 
 
 @contextmanager
