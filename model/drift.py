@@ -28,6 +28,8 @@ RESTART_STEPS = 10
 VARIANCE_FLOOR = 1e-4
 LISTED_CATEGORIES = 5
 LISTED_EVIDENCE = 5
+OFFSET_BITS = 0xFFFFFFFF
+"""What a unit keeps of its event's offset; all of them set are those of NO_OFFSET."""
 
 
 def is_unit(fields: Fields, user: np.ndarray, slot: np.ndarray) -> np.ndarray:
@@ -49,7 +51,7 @@ def add_units(
     """Appends one unit to the window of each of B distinct users."""
     position = fields["units"][user] % UNITS
     fields["unit_slot"][user, position] = slot + SLOTS * event_type
-    fields["unit_offset"][user, position] = offset & 0xFFFFFFFF
+    fields["unit_offset"][user, position] = offset & OFFSET_BITS
     fields["unit_time_s"][user, position] = time_s
     fields["units"][user] += 1
     fields["slot_units"][user, slot] += 1
@@ -214,7 +216,10 @@ def _shares(categories: np.ndarray, counts: np.ndarray) -> list[tuple[int, float
 def evidence_units(
     row: StateBatch | np.void, positions: list[int]
 ) -> list[tuple[int, int, int, int]]:
-    """(event type, low 32 bits of offset, time in s, category) of units at ring positions."""
+    """(event type, low 32 bits of offset, time in s, category) of units at ring positions.
+
+    All 32 bits are set of an event that has no offset, and of one in 2**32 others.
+    """
     found = []
     for position in positions:
         code = int(row["unit_slot"][position])

@@ -255,7 +255,9 @@ def _coded(column: pa.ChunkedArray, name: str) -> tuple[list[str], np.ndarray]:
 
 def _text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     try:
-        return column.cast(pa.large_string())
+        text = column.cast(pa.large_string())
+        text.validate(full=True)  # a Parquet file may call text what is no UTF-8
+        return text
     except pa.ArrowException as error:
         raise EventLogError(
             f"{name} has a column of type {column.type} that is no text."

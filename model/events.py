@@ -9,6 +9,8 @@ import numpy as np
 
 QUERY_TOKENS = 8
 """Hashed query tokens kept of one search; more are left out."""
+NO_OFFSET = -1
+"""Of an event that stands in no topic, as those of a history in a file."""
 
 
 class EventType(IntEnum):
@@ -40,7 +42,7 @@ class EventBatch:
     ==============  =================  ==========================================================
     user            (N,) int64         index into the StateBatch
     event_type      (N,) int64         EventType: which of the three input topics
-    offset          (N,) int64         offset in that topic's partition
+    offset          (N,) int64         offset in that topic's partition, or NO_OFFSET
     event_hash      (N,) uint64        hash of the event id, never 0
     time_ms         (N,) int64         event time, milliseconds since the epoch
     kind            (N,) int64         Kind

@@ -19,7 +19,8 @@ drift_time_s            uint32                4  event time of the last drift al
 slot_time_s             uint32 x 64         256  when a slot's counts were last decayed
 recent_item             uint32 x 16          64  ring of the last steps: item
 recent_time_s           uint32 x 16          64  ... event time
-unit_offset             uint32 x 24          96  ring of the last drift units: low 32 bits of offset
+unit_offset             uint32 x 24          96  ring of the last drift units: low 32 bits of
+                                                 offset, 2**32 - 1 of an event without one
 unit_time_s             uint32 x 24          96  ... event time
 version                 uint16                2  layout version
 partitions              uint16                2  partition count of the input topics

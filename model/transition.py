@@ -18,7 +18,7 @@ from model import drift, interests, ranking
 from model.blocks import BLOCK_SIZES, in_blocks
 from model.checkpoint import Checkpoint
 from model.drift import Change
-from model.events import QUERY_TOKENS, EventBatch, EventType, Kind, Source
+from model.events import NO_OFFSET, QUERY_TOKENS, EventBatch, EventType, Kind, Source
 from model.interest_lstm import StepInput
 from model.interests import Fields
 from model.ranking import Recommendations
@@ -90,17 +90,9 @@ def transition(
     16, is a repeat: it moves no state. A row's result does not depend on the batch's cut.
     StateError when a row of this checkpoint names an item or category that it does not have.
     """
-    moved = opaque(states).copy().view(states.dtype)
-    fields = {name: moved[name] for name in moved.dtype.names or ()}
-    touched = np.unique(events.user)
-    _restart_foreign_rows(fields, touched, checkpoint)
-    vocabulary = checkpoint.vocabulary
-    check_indices(fields, touched, vocabulary.items, vocabulary.categories)
-    duplicate = find_duplicates(fields, events, source)
-    _note_offsets(fields, events, source)
+    moved, duplicate, applied = _move(states, events, source, checkpoint)
     kept = np.flatnonzero(~duplicate)
-    steps = events if len(kept) == len(events) else events.take(kept)
-    drifts, drift_rows, given, triggers, rows = _apply(moved, fields, steps, checkpoint)
+    drifts, drift_rows, given, triggers, rows = applied
     now_ms = rows["last_time_ms"]
     outputs = Outputs(
         duplicate=duplicate,
@@ -113,6 +105,38 @@ def transition(
     return moved, outputs
 
 
+def moved_rows(
+    states: StateBatch, events: EventBatch, source: Source, checkpoint: Checkpoint
+) -> tuple[StateBatch, np.ndarray]:
+    """The rows that ``transition`` gives, and which steps (N,) are of repeats, without outputs."""
+    moved, duplicate, _ = _move(states, events, source, checkpoint, with_outputs=False)
+    return moved, duplicate
+
+
+_Applied = tuple[np.ndarray, StateBatch, np.ndarray, np.ndarray, StateBatch]
+"""Steps of alarms and their rows; steps of recommendations, their triggers and rows."""
+
+
+def _move(
+    states: StateBatch,
+    events: EventBatch,
+    source: Source,
+    checkpoint: Checkpoint,
+    with_outputs: bool = True,
+) -> tuple[StateBatch, np.ndarray, _Applied]:
+    """The moved rows, which steps are of repeats, and what the others gave."""
+    moved = opaque(states).copy().view(states.dtype)
+    fields = {name: moved[name] for name in moved.dtype.names or ()}
+    touched = np.unique(events.user)
+    _restart_foreign_rows(fields, touched, checkpoint)
+    vocabulary = checkpoint.vocabulary
+    check_indices(fields, touched, vocabulary.items, vocabulary.categories)
+    duplicate = find_duplicates(fields, events, source)
+    _note_offsets(fields, events, source)
+    steps = events.take(np.flatnonzero(~duplicate)) if duplicate.any() else events
+    return moved, duplicate, _apply(moved, fields, steps, checkpoint, with_outputs)
+
+
 def find_duplicates(fields: Fields, events: EventBatch, source: Source) -> np.ndarray:
     """True for each step (N,) of an event that its row has applied before."""
     if len(events) == 0:
@@ -123,7 +147,8 @@ def find_duplicates(fields: Fields, events: EventBatch, source: Source) -> np.nd
     user, kind = events.user[heads], events.event_type[heads]
     epochs = np.asarray(source.epochs, dtype=np.int64)[kind]
     known = fields["epoch"][user, kind] == epochs
-    repeat = known & (events.offset[heads] <= fields["offset"][user, kind])
+    offset = events.offset[heads]
+    repeat = known & (offset <= fields["offset"][user, kind]) & (offset != NO_OFFSET)
     fresh = np.flatnonzero(~repeat)
     ids, owner = events.event_hash[heads][fresh], user[fresh]
     suspect = (fields["event_hash"][owner] == ids[:, None]).any(1)  # (E, 16)
@@ -220,8 +245,12 @@ def schedule(fields: Fields, steps: EventBatch) -> Schedule:
 
 
 def _apply(
-    states: StateBatch, fields: Fields, steps: EventBatch, checkpoint: Checkpoint
-) -> tuple[np.ndarray, StateBatch, np.ndarray, np.ndarray, StateBatch]:
+    states: StateBatch,
+    fields: Fields,
+    steps: EventBatch,
+    checkpoint: Checkpoint,
+    with_outputs: bool,
+) -> _Applied:
     """Applies the steps round by round; alarms and recommendations as (step, snapshot of row)."""
     dtype, whole = states.dtype, opaque(states)
     none = np.zeros(0, np.int64)
@@ -259,7 +288,8 @@ def _apply(
         if len(tested):
             alarmed[tested], _ = drift.check(fields, rows[tested], checkpoint.drift.threshold)
             if alarmed.any():
-                alarms.append((plan.order[at[alarmed]], whole[rows[alarmed]]))
+                if with_outputs:
+                    alarms.append((plan.order[at[alarmed]], whole[rows[alarmed]]))
                 drift.restart(fields, rows[alarmed], time_s[ended][alarmed])
         first = fresh[rows] | (fields["events"][rows] == 1)
         fresh[rows] = False
@@ -268,7 +298,8 @@ def _apply(
         emits = np.flatnonzero(trigger >= 0)
         if len(emits):
             fields["since_recommendation"][rows[emits]] = 0
-            given.append((plan.order[at[emits]], trigger[emits], whole[rows[emits]]))
+            if with_outputs:
+                given.append((plan.order[at[emits]], trigger[emits], whole[rows[emits]]))
     alarm_steps, _, alarm_rows = _in_step_order([(at, at, rows) for at, rows in alarms], dtype)
     return alarm_steps, alarm_rows, *_in_step_order(given, dtype)
 

@@ -31,6 +31,8 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(letters_app, name="dead-letters")
 REPLAY_HELP = (
     "Send the events of FILE to the input topics; or replay the input topics from a time on.\n\n"
+    "With --offline nothing is sent to the input topics: the rows are made of FILE at once, and "
+    "published as those of an application id that has none yet. Its workers start with them.\n\n"
     "Times are those of the Kafka records. With --as, a worker makes new rows beside the old ones, "
     "from the events since that time alone; rows, group and outputs of the old ones stay as they "
     "are, and the outputs of the replay go to topics of its own, TOPIC.APP_ID.\n\n"
@@ -146,6 +148,9 @@ def replay(
         Path | None, typer.Argument(help="Event log: .parquet, .csv or .jsonl.")
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="Events of FILE a second.")] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Make the rows of FILE without the input topics.")
+    ] = False,
     since: Annotated[
         str | None, typer.Option("--from", help="Replay the input topics from this time on.")
     ] = None,
@@ -159,8 +164,15 @@ def replay(
     if file is not None:
         if since or until or app_id:
             raise UsageError("--from, --to and --as replay the input topics; give them no FILE.")
-        _send_file(file, rate)
+        if not offline:
+            _send_file(file, rate)
+        elif rate is not None:
+            raise UsageError("--rate is of events that are sent, and --offline sends none.")
+        else:
+            _back_fill(file)
         return
+    if offline:
+        raise UsageError("--offline makes rows of a file; give a FILE.")
     if since is None:
         raise UsageError("There is nothing to replay; give a FILE, or --from with a time.")
     if rate is not None:
@@ -183,6 +195,18 @@ def _replay_topics(since: str, until: str | None, app_id: str | None) -> None:
         is_done = replay.run(work, lambda done, total: progress("Applying records", done, total))
     console.print(replay.what_next(work, is_done), soft_wrap=True, highlight=False)
     if not is_done:
+        raise typer.Exit(130)
+
+
+def _back_fill(file: Path) -> None:
+    from stream_app.back_fill import back_fill, what_next
+    from stream_app.settings import Settings
+
+    settings = Settings()
+    with stages() as progress:
+        report = back_fill(settings, file, progress)
+    console.print(what_next(settings, report), soft_wrap=True, highlight=False)
+    if not report.is_done:
         raise typer.Exit(130)
 
 

@@ -411,7 +411,8 @@ class Drift(Struct, frozen=True, gc=False, kw_only=True):
     statistic          of the test; at or above `threshold`
     window_units       units in the window that the test looked at
     average_run_length events between false alarms, None where it is not known
-    evidence           the events that speak for the change
+    evidence           the events that speak for the change, but for those of a history in a file,
+                       which stand in no topic
     """
 
     id: str

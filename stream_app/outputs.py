@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from model.checkpoint import Checkpoint
-from model.drift import evidence_units
+from model.drift import OFFSET_BITS, evidence_units
 from model.events import EventBatch
 from model.transition import Drifts, Outputs
 from stream_app.events import (
@@ -87,6 +87,7 @@ def _drift_messages(drifts: Drifts, place: Place, checkpoint: Checkpoint) -> lis
                     category=category(index),
                 )
                 for kind, low, time_s, index in evidence_units(row, change.evidence)
+                if low != OFFSET_BITS  # nobody could look up an event of a file
             ],
             model_version=checkpoint.version,
         )
@@ -96,5 +97,5 @@ def _drift_messages(drifts: Drifts, place: Place, checkpoint: Checkpoint) -> lis
 
 def full_offset(low: int, latest: int) -> int:
     """The offset at or below ``latest`` whose low 32 bits are ``low``."""
-    offset = (latest & ~0xFFFFFFFF) | low
+    offset = (latest & ~OFFSET_BITS) | low
     return offset if offset <= latest else offset - (1 << 32)

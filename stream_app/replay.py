@@ -21,6 +21,7 @@ from stream_app.admin import BROKER_TIMEOUT_S, asking
 from stream_app.demo.processes import WorkerProcess
 from stream_app.errors import TopicError, UsageError
 from stream_app.group_offsets import Offsets, committed, set_offsets
+from stream_app.lane.history_mark import MARK_KEY
 from stream_app.lane.reading import read_records
 from stream_app.lane.stored_rows import CARRIED_OVER, decode_marker, encode_marker, is_marker
 from stream_app.log_range import Span, find_spans
@@ -237,7 +238,7 @@ def _carry_markers_over(old: Settings, new: Settings) -> None:
         try:
             for number in range(new.partitions):
                 for key, value in stored_values(old, number).items():
-                    if is_marker(key):
+                    if is_marker(key) and key != MARK_KEY:
                         carried = encode_marker(replace(decode_marker(value), control=CARRIED_OVER))
                         producer.send(new.changelog_topic, carried, key, partition=number)
             producer.flush(BROKER_TIMEOUT_S)

@@ -25,6 +25,7 @@ from stream_app.comparison import Comparison, Coverage, compare
 from stream_app.events import Event, OutputKind, decode_batch, output_id
 from stream_app.lane.assemble import assemble
 from stream_app.lane.erasure import is_done, marker_of
+from stream_app.lane.history_mark import MARK
 from stream_app.lane.journal import JournalEntry, chain, decode, merge_along, topic_name
 from stream_app.lane.merge import NEVER, TOPICS, Triple
 from stream_app.lane.reading import offset_at, read_records, stream_records
@@ -125,16 +126,20 @@ def replay_partition(
     """The offline run of one partition in the order of its journal.
 
     Batches of which records are missing, because they are outside of a range or the topic has let
-    go of them, are left out; the run's coverage says so.
+    go of them, are left out; the run's coverage says so. Where rows were made from a file, which
+    the topics do not hold, the beginning is missing.
 
     Args:
         read: reads the input topics, the journal and the changelog.
         with_outputs: false leaves the outputs out.
         epochs: of the topics that `read` reads; asked from the broker when None.
     """
-    run = OfflineRun(markers=carried_over(settings, partition, read))
+    markers = changelog_markers(settings, partition, read)
+    run = OfflineRun(markers=carried_over(markers))
     inputs = read_inputs(settings, partition, read)
     entries, run.coverage = read_entries(settings, partition, read, inputs, epochs)
+    if MARK in markers:
+        run.coverage = replace(run.coverage, from_beginning=False)
     waiting: list[Applied] = []
 
     def catch_up(entry: JournalEntry) -> None:
@@ -315,14 +320,18 @@ def stored_values(settings: Settings, partition: int) -> dict[bytes, bytes]:
     return values
 
 
-def carried_over(settings: Settings, partition: int, read: Read) -> Markers:
-    """The markers of users who were erased from other rows, before these were begun."""
+def changelog_markers(settings: Settings, partition: int, read: Read) -> Markers:
+    """All markers in a partition of the changelog."""
     found = read(settings, settings.changelog_topic, partition)
-    markers = {
+    return {
         record.key[len(MARKER_PREFIX) :]: decode_marker(record.value)
         for record in found
         if record.value is not None and is_marker(record.key)
     }
+
+
+def carried_over(markers: Markers) -> Markers:
+    """The markers of users who were erased from other rows, before these were begun."""
     return {key: marker for key, marker in markers.items() if marker.control == CARRIED_OVER}
 
 

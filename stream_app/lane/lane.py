@@ -24,6 +24,7 @@ from stream_app.health import WorkerHealth
 from stream_app.lane.changelog import Changelog
 from stream_app.lane.commit import AtStep, Committer, Topics, no_step
 from stream_app.lane.fence import Fence, Lease, Revoked
+from stream_app.lane.history_mark import check_complete
 from stream_app.lane.intake import Intake, Poll, size_bytes
 from stream_app.lane.journal import topic_name
 from stream_app.lane.merge import NEVER, Triple
@@ -272,9 +273,10 @@ class Lane:
                 check_store(self._settings, offset, last[changelog] + 1)
             self._changelog.begin(reached)
             for number, partition in started.items():
+                partition.markers = self.rows.markers(number)
+                check_complete(partition.markers)
                 stale = self._table.stale.pop(number, set())
                 await self._changelog.restore(number, stale, fence)
-                partition.markers = self.rows.markers(number)
                 check_size(self.rows.after(number, b"", 1), self._checkpoint.hidden)
                 # A batch that is replayed may need rows that expire after it.
                 expired_ms = NEVER if partition.replay else partition.swept_ms

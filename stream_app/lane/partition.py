@@ -21,10 +21,9 @@ from stream_app.lane.intake import Poll
 from stream_app.lane.journal import JournalEntry
 from stream_app.lane.merge import NEVER, NO_MAXIMA, TOPICS, Cut, Triple, awaited, merge
 from stream_app.lane.stored_rows import Markers, user_hash
+from stream_app.lane.sweep import swept_after
 
 Ints = npt.NDArray[np.int64]
-
-EXPIRE_PARTS = 16
 
 
 @dataclass
@@ -338,12 +337,9 @@ class Partition:
         return Erasure(entry.control, request, entry, replayed=True)
 
     def _expire(self) -> None:
-        """Let rows expire by event time, a sixteenth of their time to live at once."""
-        if self._ttl_ms is None:
-            return
-        oldest = max(self._maxima) - self._ttl_ms
-        if oldest - self._ttl_ms // EXPIRE_PARTS >= self.swept_ms:
-            self.swept_ms = oldest
+        """Let rows expire by event time."""
+        if self._ttl_ms is not None:
+            self.swept_ms = swept_after(max(self._maxima), self._ttl_ms, self.swept_ms)
 
     def _take(self, cut: Cut, entry: JournalEntry, replayed: bool = True) -> Batch:
         topic, index = cut.topic.tolist(), cut.index.tolist()

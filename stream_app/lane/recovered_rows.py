@@ -40,7 +40,12 @@ class Position:
     epochs: tuple[int, ...]
 
     def is_before(self, other: Position) -> bool:
-        """Whether it is earlier; false when nothing tells."""
+        """Whether it is earlier; false when nothing tells.
+
+        A row that was made from a file is nowhere, and earlier than what the topics made of it.
+        """
+        if self == NOWHERE:
+            return max(other.offsets) >= 0
         pairs = [
             (mine, theirs)
             for mine, theirs, a, b in zip(

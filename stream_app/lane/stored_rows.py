@@ -129,10 +129,7 @@ def begin(
         StateError: a stored value is no row of ours.
     """
     states = unpack(list(values), hidden)
-    if swept_ms != NEVER:
-        expired = np.flatnonzero((states["last_time_ms"] < swept_ms) & (states["events"] > 0))
-        if len(expired):
-            states[expired] = new_rows(1, hidden)[0]
+    begin_anew(states, swept_ms, hidden)
     erased = np.zeros(len(states), dtype=bool)
     if markers:
         for index in np.flatnonzero(states["events"] == 0).tolist():
@@ -143,6 +140,14 @@ def begin(
                 states[index]["epoch"] = marker.epochs
                 states[index]["partitions"] = marker.partitions
     return Begun(states, erased)
+
+
+def begin_anew(states: StateBatch, swept_ms: int, hidden: int) -> None:
+    """Give users whose row has expired a new one, in place."""
+    if swept_ms != NEVER:
+        expired = np.flatnonzero((states["last_time_ms"] < swept_ms) & (states["events"] > 0))
+        if len(expired):
+            states[expired] = new_rows(1, hidden)[0]
 
 
 def end(begun: Begun, keys: Sequence[bytes], moved: StateBatch) -> tuple[list[bytes], list[bytes]]:

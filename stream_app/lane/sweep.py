@@ -15,8 +15,21 @@ from stream_app.lane.merge import NEVER, Triple
 from stream_app.lane.recovered_rows import Position, position_of
 from stream_app.lane.stored_rows import is_marker
 
+EXPIRE_PARTS = 16
 SLICE_ROWS = 2000
 """Looked at between two batches: some milliseconds."""
+
+
+def swept_after(latest_ms: int, ttl_ms: int, swept_ms: int) -> int:
+    """The event time before which rows have expired, once an event of `latest_ms` is applied.
+
+    Args:
+        latest_ms: the latest event time of the partition.
+        ttl_ms: age at which rows expire; they do so a sixteenth of it at once.
+        swept_ms: the event time before which rows had expired until then.
+    """
+    oldest_ms = latest_ms - ttl_ms
+    return oldest_ms if oldest_ms - ttl_ms // EXPIRE_PARTS >= swept_ms else swept_ms
 
 
 class Sweep:

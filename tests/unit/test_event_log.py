@@ -67,6 +67,20 @@ def test_all_formats_read_alike(tmp_path: Path, suffix: str) -> None:
     assert log.event_ids == ["log:0", "log:1", "log:2", "p1", "log:5"]
 
 
+def test_text_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    count = len(ROWS)
+    places = np.arange(count + 1, dtype=np.int32).tobytes()
+    buffers = [None, pa.py_buffer(places), pa.py_buffer(b"\xff" * count)]
+    content = table()
+    for name in ("user_id", "event_id"):
+        wild = pa.Array.from_buffers(pa.string(), count, buffers)
+        path = tmp_path / "log.parquet"
+        column = content.schema.get_field_index(name)
+        parquet.write_table(content.set_column(column, name, wild), path)
+        with pytest.raises(EventLogError, match="that is no text"):
+            read_event_log(path)
+
+
 def test_rows_of_one_purchase_are_one_event() -> None:
     batch, users = event_log(table(), "log").batch(Vocabulary(("a", "b", "c"), ("x", "y")))
     assert users == ["7", "8"]

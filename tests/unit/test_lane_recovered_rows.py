@@ -76,6 +76,20 @@ def test_a_state_that_began_anew_after_it_expired_is_later() -> None:
     assert recover([(KEY, row(20, 7, 3), None)], {KEY: fresh}, {}).stale == {KEY}
 
 
+def test_a_row_from_a_file_is_earlier_than_what_the_topics_made_of_it() -> None:
+    made = row(-1, -1, -1, epochs=(0, 0, 0))
+    again = row(-1, -1, -1, epochs=(0, 0, 0), time_ms=2)
+    applied = row(-1, 0, -1)
+    assert recover([(KEY, applied, None)], {KEY: made}, {}).values == {KEY: applied}
+    assert recover([(KEY, made, None)], {KEY: applied}, {}).stale == {KEY}
+    assert recover([(KEY, again, None)], {KEY: made}, {}).values == {KEY: again}
+    swept = encode_position(position_of(made))
+    assert recover([(KEY, None, swept)], {KEY: made}, {}).values == {KEY: None}
+    assert recover([(KEY, None, swept)], {KEY: applied}, {}).stale == {KEY}
+    erased = encode_position(Position((-1, -1, -1), EPOCHS))
+    assert recover([(KEY, None, erased)], {KEY: applied}, {}).values == {KEY: None}
+
+
 def test_a_deletion_counts_up_to_its_position() -> None:
     header = encode_position(Position((5, 2, -1), EPOCHS))
     assert recover([(KEY, None, header)], {KEY: row(5, 2, -1)}, {}).values == {KEY: None}

@@ -15,7 +15,7 @@ from model.checkpoint import Checkpoint
 from model.events import EventBatch, EventType, Source
 from model.interest_lstm import StepInput
 from model.state import StateBatch, new_rows
-from model.transition import Outputs, Trigger, transition, warm_up
+from model.transition import Outputs, Trigger, moved_rows, transition, warm_up
 from tests.checkpoints import tiny_checkpoint
 from tests.event_batches import START_MS, clicks, random_log, run
 
@@ -68,6 +68,17 @@ def test_every_cut_of_a_log_gives_equal_rows_and_decisions(
     assert decisions(outputs) == decisions(whole_outputs)
     items = [out.recommendations.item for _, out in outputs]
     np.testing.assert_array_equal(np.concatenate(items), whole_outputs[0][1].recommendations.item)
+
+
+def test_rows_without_outputs_are_those_of_the_transition(checkpoint: Checkpoint) -> None:
+    log = random_log(3, 3000, 50, checkpoint, repeats=0.05)
+    source = Source((1, 2, 3), 4)
+    rows, outputs = transition(new_rows(50, 64), log, source, checkpoint)
+    alone, duplicate = moved_rows(new_rows(50, 64), log, source, checkpoint)
+    assert alone.tobytes() == rows.tobytes()
+    assert duplicate.tolist() == outputs.duplicate.tolist()
+    assert outputs.drifts.changes
+    assert duplicate.any()
 
 
 def test_batches_of_one_event_give_the_same_as_one_batch(checkpoint: Checkpoint) -> None:
