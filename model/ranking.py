@@ -159,12 +159,14 @@ def _candidates(
     trending = statistics.trending_item[:TRENDING_ITEMS]
     followers = neighbour[0].size
     known = followers + steps
-    places = known + popular[0].size + len(trending)
+    listed = known + popular[0].size
+    places = listed + len(trending) + 1
     item = np.empty((count, places), np.int64)
     item[:, :followers] = neighbour.reshape(count, -1)
     item[:, followers:known] = recent
-    item[:, known : places - len(trending)] = popular.reshape(count, -1)
-    item[:, places - len(trending) :] = trending
+    item[:, known:listed] = popular.reshape(count, -1)
+    item[:, listed:-1] = trending
+    item[:, -1] = 0  # sorts to the front, where ``best`` points when no candidate is left
     item[item >= checkpoint.vocabulary.first_item_bucket] = 0  # buckets have no name
     item <<= _POSITION_BITS
     item |= np.arange(places)

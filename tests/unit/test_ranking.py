@@ -91,6 +91,16 @@ def test_unnamed_buckets_are_never_listed(rows: StateBatch) -> None:
     assert (lists.item > 0).sum(1).max() <= 5
 
 
+def test_a_list_longer_than_its_candidates_repeats_none() -> None:
+    every = tiny_checkpoint(items=30_000, categories=500)  # no source of candidates falls short
+    rows = run(random_log(5, 1000, 50, every), 50, every, [])[0]
+    lists = rank(rows, rows["last_time_ms"], every, 1000)
+    for items in lists.item:
+        listed = items[items > 0]
+        assert len(listed) == len(set(listed.tolist()))
+        assert (items[len(listed) :] == 0).all()
+
+
 def test_probabilities_equal_the_networks_dense_readout(
     checkpoint: Checkpoint, rows: StateBatch
 ) -> None:
