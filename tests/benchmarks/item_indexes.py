@@ -43,6 +43,9 @@ class ItemIndex(Protocol):
     def search(self, queries: np.ndarray, k: int, effort: int) -> np.ndarray:
         """The items (Q, K) found for queries (Q, D), best first; below 1 where there are fewer."""
 
+    def size_bytes(self) -> int:
+        """Bytes of the stored index, which are about those that it takes in memory."""
+
 
 @dataclass(frozen=True)
 class Library:
@@ -99,6 +102,9 @@ class _USearch:
         counts = np.atleast_1d(getattr(found, "counts", len(found)))
         return np.where(np.arange(items.shape[1]) < counts[:, None], items, 0)
 
+    def size_bytes(self) -> int:
+        return self._index.serialized_length
+
 
 class _Hnswlib:
     def __init__(self, items: int, dimensions: int) -> None:
@@ -115,6 +121,9 @@ class _Hnswlib:
         items, _ = self._index.knn_query(queries, k, num_threads=1)
         return items.astype(np.int64)
 
+    def size_bytes(self) -> int:
+        return self._index.index_file_size()
+
 
 class _Faiss:
     """An index of faiss; items come in order, and its own numbers start at 0."""
@@ -129,6 +138,11 @@ class _Faiss:
     def search(self, queries: np.ndarray, k: int, effort: int) -> np.ndarray:
         self._set_effort(self._index, effort)
         return self._index.search(queries, k)[1] + 1
+
+    def size_bytes(self) -> int:
+        import faiss
+
+        return faiss.serialize_index(self._index).nbytes
 
 
 def _faiss_graph(

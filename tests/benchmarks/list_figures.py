@@ -6,24 +6,21 @@ processes disturb it less. Dimensions: R rows, K list length, I items.
 
 from __future__ import annotations
 
-import gc
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import psutil
 import torch
 
 from model import interests
-from model.checkpoint import Checkpoint, load, save
+from model.checkpoint import Checkpoint, Statistics, load, save
 from model.interest_lstm import InterestLSTM
 from model.ranking import LIKELY_CATEGORIES, SCORED_TOGETHER, rank
 from model.state import StateBatch
 from stream_app.terminal import Stages
-from tests.benchmarks.catalogue import make_catalogue, make_rows
 from tests.benchmarks.exact_lists import exact_lists, network_top, recall
 from tests.benchmarks.item_indexes import LIBRARIES, ItemIndex, Library, item_vectors, queries_of
 
@@ -54,7 +51,7 @@ class Figure:
 
     recall     share of the exact list that is found: of the network's part of the score for
                indexes, of the whole score for candidates
-    memory_mb  what the process grew by, in 10**6 bytes
+    memory_mb  of the arrays or of the stored index, in 10**6 bytes
     """
 
     vectors: str
@@ -68,16 +65,6 @@ class Figure:
     same_when_cut: bool | None = None
     same_when_rebuilt: bool | None = None
     note: str = ""
-
-
-def warm_up() -> None:
-    """Loads all code that is measured: what the process grows by is data from then on."""
-    checkpoint = make_catalogue(100, clustered=True)
-    _load(checkpoint)
-    rank(make_rows(checkpoint, 2), np.zeros(2, np.int64), checkpoint, K)
-    for library in LIBRARIES:
-        if library.installed:
-            _build(library, checkpoint, BUILD_LIMIT_S)
 
 
 def measure(
@@ -131,16 +118,15 @@ def _candidates(subject: Figure, checkpoint: Checkpoint, rows: StateBatch) -> It
 
     exact = _in_parts(whole, min(len(rows), WHOLE_ROWS))
     found = _in_parts(lists, len(rows))
-    seconds, memory_mb = _load(checkpoint)
     yield replace(
         subject,
         way="candidates (worker)",
         lists_per_s=rate(lists, len(rows)),
         recall=recall(found[: len(exact)], exact),
-        build_s=seconds,
-        memory_mb=memory_mb,
+        build_s=_load_seconds(checkpoint),
+        memory_mb=_array_bytes(checkpoint) / MB,
         same_when_cut=_same_when_cut(lists, len(rows)),
-        note="whole score; build is the load of the checkpoint, memory all of it",
+        note="whole score; build is the load of the checkpoint, MB all of its arrays",
     )
     yield replace(subject, way="- the interests of it", lists_per_s=rate(liked, len(rows)))
     yield from _products(subject, checkpoint, rows)
@@ -151,7 +137,7 @@ def _candidates(subject: Figure, checkpoint: Checkpoint, rows: StateBatch) -> It
         way="- its lists from 16 bits",
         recall=recall(again, found),
         memory_mb=checkpoint.network.item.weight.nbytes / 2 / MB,
-        note="share of the candidates' lists kept; memory of the item table alone",
+        note="share of the candidates' lists kept",
     )
     yield replace(
         subject,
@@ -197,15 +183,18 @@ def _with_16_bits(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, network=network.eval().requires_grad_(False))
 
 
-def _load(checkpoint: Checkpoint) -> tuple[float, float]:
-    """Seconds that a saved checkpoint takes to load, and what the process grows by."""
+def _load_seconds(checkpoint: Checkpoint) -> float:
     with tempfile.TemporaryDirectory(prefix="interest-bench-") as folder:
         save(checkpoint, folder, "Random weights for the benchmark.\n")
-        before, start = _memory(), time.process_time()
-        loaded = load(folder)
-        seconds, memory = time.process_time() - start, _memory() - before
-        del loaded
-    return seconds, memory / MB
+        start = time.process_time()
+        load(folder)
+        return time.process_time() - start
+
+
+def _array_bytes(checkpoint: Checkpoint) -> int:
+    weights = checkpoint.network.state_dict().values()
+    arrays = [getattr(checkpoint.statistics, field.name) for field in fields(Statistics)]
+    return sum(array.nbytes for array in [*weights, *arrays])
 
 
 def _index(
@@ -217,13 +206,13 @@ def _index(
     build_limit_s: float,
 ) -> Iterator[Figure]:
     """One library at each of its efforts, or why it was given up."""
-    before, start = _memory(), time.process_time()
+    start = time.process_time()
     index, added = _build(library, checkpoint, build_limit_s)
     built = replace(
         subject,
         way=library.name,
         build_s=time.process_time() - start,
-        memory_mb=(_memory() - before) / MB,
+        memory_mb=index.size_bytes() / MB,
     )
     if added < subject.items:
         yield replace(built, note=f"given up after {added:,} items")
@@ -293,9 +282,3 @@ def _same_when_cut(ask: Ask, count: int) -> bool:
     starts = [0, *ends[ends < count].tolist()]
     cut = [ask(slice(a, b)) for a, b in zip(starts, [*starts[1:], count], strict=True)]
     return bool((np.concatenate(cut) == ask(slice(0, count))).all())
-
-
-def _memory() -> int:
-    """Resident bytes of this process."""
-    gc.collect()
-    return int(psutil.Process().memory_info().rss)

@@ -28,7 +28,7 @@ from rich.table import Table
 from stream_app.terminal import Stages, stages
 from tests.benchmarks.catalogue import make_catalogue, make_rows
 from tests.benchmarks.item_indexes import LIBRARIES
-from tests.benchmarks.list_figures import BUILD_LIMIT_S, Figure, K, measure, warm_up
+from tests.benchmarks.list_figures import BUILD_LIMIT_S, Figure, K, measure
 from tests.benchmarks.trained_lists import Hits, Trained, hits_of, trained_on
 
 ITEMS = (1_000, 30_000, 300_000, 3_000_000)
@@ -42,7 +42,6 @@ def main() -> None:
     console = Console()
     figures: list[Figure] = []
     hits: dict[str, Hits] = {}
-    warm_up()
     with stages(console) as show:
         for name, trained in _subjects(arguments, show):
             for figure in measure(
