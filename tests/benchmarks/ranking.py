@@ -8,7 +8,7 @@ embeddings that share a centre in each category. ``--log`` trains on the first 8
 and ranks for what comes then. An index that is not built after ``--build-seconds`` is given up;
 libraries that are not installed are left out. They come with the extra ``bench``:
 
-    pip install -c constraints.txt -e '.[bench]'
+    pip install -c constraints.txt -e '.[indexes]'
 """
 
 from __future__ import annotations
