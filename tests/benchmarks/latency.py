@@ -19,22 +19,18 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from rich.console import Console
 from rich.table import Table
 
-from stream_app import topics
-from stream_app.broker import EmbeddedBroker
 from stream_app.demo.processes import WorkerProcess
 from stream_app.errors import InterestStreamError
-from stream_app.settings import Settings
+from tests.benchmarks.cluster import cluster, worker_overrides
 from tests.benchmarks.contenders import BenchmarkError, Place, measure_worker
 from tests.benchmarks.ends import End
 from tests.benchmarks.output_reader import Seen
@@ -42,9 +38,7 @@ from tests.benchmarks.paced_producer import Sent
 from tests.benchmarks.processor_time import family, read
 from tests.benchmarks.throughput import EVENTS, PARTITIONS, commit, machine
 from tests.benchmarks.where_time_goes import Stay, stay_between
-from tests.benchmarks.workload import bench_checkpoint, make_records, produce
-from tests.conftest import own_settings
-from tests.workers import overrides_of
+from tests.benchmarks.workload import make_records, produce
 
 SHARES = (0.1, 0.5, 0.8)
 SECONDS = 30.0
@@ -136,33 +130,9 @@ def run(
     }
 
 
-@contextmanager
-def cluster(bootstrap: str | None, home: Path) -> Iterator[tuple[Settings, list[psutil.Process]]]:
-    """Settings with topics of their own on a broker, and the broker's processes if it is ours."""
-    with ExitStack() as stack:
-        processes = []
-        if bootstrap is None:
-            broker = stack.enter_context(EmbeddedBroker(log_file=home / "broker.log"))
-            bootstrap, processes = broker.bootstrap, family(broker._process.pid)
-        settings = own_settings(bootstrap, home / "data").model_copy(
-            update={"partitions": PARTITIONS}
-        )
-        topics.create(settings)
-        stack.callback(topics.delete, settings)
-        yield settings, processes
-
-
-def worker_overrides(settings: Settings, home: Path) -> dict[str, Any]:
-    """Settings for the worker's process, with the time-outs that a user has."""
-    overrides = overrides_of(settings, bench_checkpoint(), home)
-    for name in ("session_timeout_s", "heartbeat_s"):
-        overrides[name] = Settings.model_fields[name].default
-    return overrides
-
-
 def measure_throughput(home: Path, bootstrap: str | None) -> float:
     """Events a second that the worker applies of a log that waits for it."""
-    with cluster(bootstrap, home) as (settings, _):
+    with cluster(bootstrap, home, PARTITIONS) as (settings, _):
         overrides = worker_overrides(settings, home)
         produce(settings, make_records(EVENTS, PARTITIONS))
         return measure_worker(Place(overrides, home, EVENTS)).events_per_second
@@ -179,7 +149,7 @@ def measure(
     """One rate, with or without the worker."""
     rate = share * throughput
     with ExitStack() as stack:
-        settings, brokers = stack.enter_context(cluster(bootstrap, home))
+        settings, brokers = stack.enter_context(cluster(bootstrap, home, PARTITIONS))
         overrides = worker_overrides(settings, home)
         parts = {"broker": brokers} if brokers else {}
         worker = None
