@@ -23,6 +23,7 @@ OUTCOMES = ("applied", "duplicate", "dead_letter")
 STAGES = (
     "decode",
     "merge",
+    "journal",
     "read",
     "transition",
     "encode",
@@ -31,6 +32,7 @@ STAGES = (
     "store",
     "commit",
 )
+EVENT_WAITS = ("fetch", "merge", "batch")
 
 # From 1 ms to 60 s: below lies the clock of the producers, above the patience of a caller.
 LATENCY_BUCKETS_SECONDS = (
@@ -44,32 +46,46 @@ class BatchHistogram(Collector):
 
     One call of `Histogram.observe` an event costs as much as the decoder; counting an array into
     buckets costs some nanoseconds an event.
+
+    Args:
+        name, documentation, buckets, registry: as of a `Histogram`.
+        label: name of its one label, and the values of it; None for a histogram without labels.
     """
 
     def __init__(
-        self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry
+        self,
+        name: str,
+        documentation: str,
+        buckets: Sequence[float],
+        registry: CollectorRegistry,
+        label: tuple[str, Sequence[str]] | None = None,
     ) -> None:
         self._name = name
         self._documentation = documentation
         self._bounds = np.array([*buckets, math.inf])
-        self._counts = np.zeros(len(self._bounds), np.int64)  # one a bucket, not cumulative
-        self._sum = 0.0
+        label_name, values = label or (None, [""])
+        self._label = label_name
+        # one a bucket, not cumulative
+        self._counts = {value: np.zeros(len(self._bounds), np.int64) for value in values}
+        self._sums = dict.fromkeys(values, 0.0)
         registry.register(self)
 
-    def observe(self, values: NDArray[np.floating]) -> None:
+    def observe(self, values: NDArray[np.floating], label: str = "") -> None:
         """Count an array of any shape; a bucket holds what is not above its bound."""
         places = np.searchsorted(self._bounds, np.ravel(values), side="left")
-        self._counts += np.bincount(places, minlength=len(self._bounds))
-        self._sum += float(np.sum(values))
+        self._counts[label] += np.bincount(places, minlength=len(self._bounds))
+        self._sums[label] += float(np.sum(values))
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the histogram in the form that the exposition writes."""
         names = [*(str(float(bound)) for bound in self._bounds[:-1]), "+Inf"]
-        totals = np.cumsum(self._counts).tolist()
-        buckets = [(name, float(total)) for name, total in zip(names, totals, strict=True)]
-        yield HistogramMetricFamily(
-            self._name, self._documentation, buckets=buckets, sum_value=self._sum
-        )
+        labels = [] if self._label is None else [self._label]
+        family = HistogramMetricFamily(self._name, self._documentation, labels=labels)
+        for value, counts in self._counts.items():
+            totals = np.cumsum(counts).tolist()
+            buckets = [(name, float(total)) for name, total in zip(names, totals, strict=True)]
+            family.add_metric([value] if labels else [], buckets, self._sums[value])
+        yield family
 
 
 class Metrics:
@@ -87,6 +103,14 @@ class Metrics:
             "From the production timestamp of an event to the acknowledgement of its outputs.",
             LATENCY_BUCKETS_SECONDS,
             registry,
+        )
+        self.event_wait_seconds = BatchHistogram(
+            "interest_event_wait_seconds",
+            "Parts of the latency: from production until the record is fetched, from there until "
+            "its batch begins to be computed, from there until its outputs are acknowledged.",
+            LATENCY_BUCKETS_SECONDS,
+            registry,
+            ("part", EVENT_WAITS),
         )
         self.stage_seconds = Histogram(
             "interest_stage_seconds",
@@ -188,13 +212,30 @@ class Metrics:
             raise ValueError(f"unknown stage {stage!r}, use one of {', '.join(STAGES)}")
         return self.stage_seconds.labels(stage).time()
 
-    def observe_latency(self, produced_at: NDArray[np.floating], acknowledged_at: float) -> None:
-        """Count the latency of a batch whose outputs are acknowledged.
+    def observe_latency(
+        self,
+        produced_at: NDArray[np.floating],
+        fetched_at: NDArray[np.floating],
+        began_at: float,
+        acknowledged_at: float,
+    ) -> None:
+        """Count the latency of a batch whose outputs are acknowledged, and its parts.
 
-        Both times are in seconds of the wall clock; `produced_at` has one entry an event (N,). A
-        producer whose clock runs ahead counts as zero.
+        All times are in seconds of the wall clock; `produced_at` and `fetched_at` have one entry an
+        event (N,). What lies before the time before it, as of a producer whose clock runs ahead,
+        counts as zero.
         """
-        self.event_latency_seconds.observe(np.maximum(acknowledged_at - produced_at, 0.0))
+
+        def between(
+            start: NDArray[np.floating], end: NDArray[np.floating] | float
+        ) -> NDArray[np.floating]:
+            return np.maximum(end - start, 0.0)
+
+        whole = np.full(len(produced_at), max(acknowledged_at - began_at, 0.0))
+        self.event_latency_seconds.observe(between(produced_at, acknowledged_at))
+        self.event_wait_seconds.observe(between(produced_at, fetched_at), "fetch")
+        self.event_wait_seconds.observe(between(fetched_at, began_at), "merge")
+        self.event_wait_seconds.observe(whole, "batch")
 
     def set_lag(self, topic: str, partition: int, events: int) -> None:
         """Set the lag of a source partition."""

@@ -7,6 +7,7 @@ the offsets in the rows tell what was applied, and outputs that come again carry
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -96,7 +97,8 @@ class Committer:
         """Step 0: the entry of the batch is acknowledged. The batch's outputs come after it."""
         await fence.held()
         self._at_step("before journal")
-        await self._sender.send(self.topics.journal, partition, [(None, entry, NO_HEADERS)])
+        with self._metrics.time_stage("journal"):
+            await self._sender.send(self.topics.journal, partition, [(None, entry, NO_HEADERS)])
         self._at_step("after journal")
 
     async def confirm(self, partition: int, request: Erase, receipt: Receipt, fence: Fence) -> None:
@@ -113,10 +115,11 @@ class Committer:
         fence: Fence,
         committable: Callable[[Triple], None],
         before_offsets: Callable[[Written], Awaitable[None]] | None = None,
-    ) -> None:
+    ) -> float:
         """Steps 1 to 4; afterwards the offsets may be committed.
 
-        `before_offsets` is awaited between steps 3 and 4.
+        `before_offsets` is awaited between steps 3 and 4. Returns when the outputs were
+        acknowledged, in seconds of the wall clock.
 
         Raises:
             Revoked: the partition was taken away; what is not done stays undone.
@@ -124,6 +127,7 @@ class Committer:
         """
         with self._metrics.time_stage("outputs"):
             drift, recommendations = await self._outputs(partition, results, fence)
+        acknowledged_s = time.time()
         reached = -1
         if results.rows:
             async with self._changelog.lock(partition):
@@ -138,6 +142,7 @@ class Committer:
         self._at_step("before offsets")
         committable(results.ends)
         self._at_step("after offsets")
+        return acknowledged_s
 
     async def _outputs(self, partition: int, results: Results, fence: Fence) -> tuple[int, int]:
         """Step 1: outputs and dead letters are acknowledged."""

@@ -38,8 +38,14 @@ class Computed:
     duplicate: np.ndarray  # (E,) bool
     triggers: Counter[str]
 
-    def count(self, metrics: Metrics, acknowledged_at: float) -> None:
-        """Count the batch; `acknowledged_at` in seconds of the wall clock."""
+    def count(self, metrics: Metrics, began_at: float, acknowledged_at: float) -> None:
+        """Count the batch.
+
+        Args:
+            metrics: of the worker.
+            began_at: when the batch was begun, in seconds of the wall clock.
+            acknowledged_at: when its outputs were acknowledged.
+        """
         batch = self.batch
         metrics.batch_events.observe(len(batch.events) + len(batch.refused))
         per_outcome = np.bincount(batch.event_type * 2 + self.duplicate, minlength=TOPICS * 2)
@@ -55,7 +61,9 @@ class Computed:
         metrics.drift_events_total.inc(len(self.results.drift))
         for trigger, number in self.triggers.items():
             metrics.recommendations_total.labels(trigger).inc(number)
-        metrics.observe_latency(batch.produced_ms / 1000, acknowledged_at)
+        metrics.observe_latency(
+            batch.produced_ms / 1000, batch.fetched_s, began_at, acknowledged_at
+        )
 
 
 def compute(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from faust.types import TP
@@ -21,13 +21,15 @@ MAX_HELD_BYTES = 16 * 1024 * 1024
 class Poll:
     """Records that one poll gave of a topic partition.
 
-    start   the consumer's position before, None where it had none
-    end     and after: control records move it, too
+    start      the consumer's position before, None where it had none
+    end        and after: control records move it, too
+    fetched_s  when it gave them, in seconds of the wall clock
     """
 
     records: list[Any]
     start: int | None
     end: int
+    fetched_s: float
 
 
 def size_bytes(records: list[Any]) -> int:
@@ -75,7 +77,7 @@ class Intake:
             return poll
         self._reached.add(tp)
         records = [record for record in poll.records if record.offset < until]
-        return Poll(records, poll.start, until)
+        return replace(poll, records=records, end=until)
 
     def give(self, tp: TP, records: list[Any]) -> bool:
         """Count records that the consumer hands on; true when it has to pause the partition.

@@ -24,6 +24,7 @@ from stream_app.lane.stored_rows import Markers, user_hash
 from stream_app.lane.sweep import swept_after
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -39,12 +40,13 @@ class Pending:
     rejections: dict[int, Rejection]
     offsets: Ints
     times: Ints
+    fetched_s: Floats
 
     @classmethod
     def at(cls, offset: int) -> Pending:
         """Nothing pending; the next record has this offset or a higher one."""
         none = np.zeros(0, np.int64)
-        return cls(offset, [], [], {}, none, none)
+        return cls(offset, [], [], {}, none, none, np.zeros(0))
 
     def add(self, poll: Poll, events: list[Event | None], rejections: list[Rejection]) -> None:
         """Append the decoded records of a poll.
@@ -70,12 +72,15 @@ class Pending:
         self.events += events
         self.offsets = np.concatenate((self.offsets, offsets))
         self.times = np.concatenate((self.times, times))
+        fetched_s = np.full(len(records), poll.fetched_s)
+        self.fetched_s = np.concatenate((self.fetched_s, fetched_s))
         self.next_offset = max(poll.end, records[-1].offset + 1)
 
     def drop(self, count: int) -> None:
         """Remove the first `count` records."""
         del self.records[:count], self.events[:count]
         self.offsets, self.times = self.offsets[count:], self.times[count:]
+        self.fetched_s = self.fetched_s[count:]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -96,6 +101,7 @@ class Batch:
 
     events, event_type, offset   the events and their places, (E,)
     produced_ms                  (E,) when the record was produced
+    fetched_s                    (E,) when it was fetched, in seconds of the wall clock
     refused                      the records that are no events
     entry                        what the journal says of the batch
     replayed                     the entry stands in the journal already
@@ -106,6 +112,7 @@ class Batch:
     event_type: Ints
     offset: Ints
     produced_ms: Ints
+    fetched_s: Floats
     refused: list[Refused]
     entry: JournalEntry
     replayed: bool
@@ -354,8 +361,11 @@ class Partition:
         if refused:
             good = np.array([event is not None for event in events], dtype=bool)
             records = [record for record, event in zip(records, events, strict=True) if event]
+        fetched_s = np.zeros(len(topic))
         sizes = []
-        for pending, taken in zip(self.pending, cut.taken, strict=True):
+        for kind, pending, taken in zip(EventType, self.pending, cut.taken, strict=True):
+            of_kind = cut.topic == kind
+            fetched_s[of_kind] = pending.fetched_s[cut.index[of_kind]]
             size = sum(record.serialized_value_size for record in pending.records[:taken])
             sizes.append((taken, size))
             pending.drop(taken)
@@ -365,6 +375,7 @@ class Partition:
             event_type=cut.topic[good],
             offset=np.array([record.offset for record in records], dtype=np.int64),
             produced_ms=np.array([record.timestamp for record in records], dtype=np.int64),
+            fetched_s=fetched_s[good],
             refused=refused,
             entry=entry,
             replayed=replayed,

@@ -133,12 +133,13 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
         """Of input topics a Poll, with the positions between which its records stand."""
         before = _positions(consumer)
         found = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
-        after = _positions(consumer)
+        after, now_s = _positions(consumer), time.time()
         is_input = self.app.lane.is_input  # type: ignore[attr-defined]
         polls: dict[TP, Any] = {}
         for tp, records in found.items():
             end = after.get(tp) or records[-1].offset + 1
-            polls[tp] = Poll(records, before.get(tp), end) if is_input(tp.topic) else records
+            is_poll = is_input(tp.topic)
+            polls[tp] = Poll(records, before.get(tp), end, now_s) if is_poll else records
         return polls
 
 

@@ -121,6 +121,7 @@ class Work:
                 partition.add(topic, poll, events, rejections)
 
     async def _apply(self, partition: Partition, batch: Batch) -> None:
+        began_s = time.time()
         for tp, (records, size) in zip(partition.tps, batch.sizes, strict=True):
             if records:
                 self._intake.take(tp, records, size)
@@ -144,12 +145,12 @@ class Work:
             self.applied_events += len(batch.events)
             self._health.applied(len(batch.events), time.monotonic())
 
-        await self._committer.write(
+        acknowledged_s = await self._committer.write(
             partition.number, computed.results, partition.fence, committable
         )
         # Not what has expired since: that is decided when the next entry is in the journal.
         self.sweeps[partition.number].note(batch.entry.swept_ms)
-        computed.count(self._metrics, time.time())
+        computed.count(self._metrics, began_s, acknowledged_s)
 
     async def _compute(self, partition: Partition, batch: Batch) -> Computed:
         await asyncio.sleep(0)  # lets the journal's record go out

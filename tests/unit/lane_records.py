@@ -69,7 +69,9 @@ def partition(**changes: Any) -> Partition:
     return Partition(**{**options, **changes})
 
 
-def add(lane: Partition, event_type: EventType, records: list[FakeRecord]) -> None:
+def add(
+    lane: Partition, event_type: EventType, records: list[FakeRecord], fetched_s: float = 0.0
+) -> None:
     """Decode records and put them into the partition."""
     events, rejections = decode_batch(
         event_type,
@@ -79,7 +81,7 @@ def add(lane: Partition, event_type: EventType, records: list[FakeRecord]) -> No
         future_allowance_ms=10**9,
         max_value_bytes=10**6,
     )
-    poll = Poll(list(records), None, records[-1].offset + 1)
+    poll = Poll(list(records), None, records[-1].offset + 1, fetched_s)
     lane.add(event_type, poll, events, rejections)
 
 

@@ -69,7 +69,7 @@ class Run:
         self.dead_letters += [(letter.key, letter.value) for letter in results.dead_letters]
         self.duplicates += int(computed.duplicate.sum())
         self.store.write(0, results.keys, results.rows, 0)
-        computed.count(self._metrics, 0.0)
+        computed.count(self._metrics, 0.0, 0.0)
         return computed
 
 

@@ -76,7 +76,7 @@ def test_nothing_is_handed_on_beyond_the_bound() -> None:
     resumed: list[set[TP]] = []
     intake = Intake(10, resumed.append)
     intake.end_at({A: 3})
-    first, rest = Poll(records(2), 0, 2), Poll(records(6)[2:], 2, 6)
+    first, rest = Poll(records(2), 0, 2, 0.0), Poll(records(6)[2:], 2, 6, 0.0)
     assert intake.within(A, first) == first
     assert not intake.give(A, first.records)
     cut = intake.within(A, rest)

@@ -49,6 +49,15 @@ def test_is_cut_at_the_limit_and_goes_on() -> None:
     assert (batch.entry.start, batch.entry.end) == ((3, 0, 0), (5, 0, 0))
 
 
+def test_a_batch_knows_when_each_event_was_fetched() -> None:
+    lane = partition()
+    add(lane, CLICK, [record(CLICK, 0, 5), broken(CLICK, 1)], fetched_s=1.0)
+    add(lane, CLICK, [record(CLICK, 2, 9), record(CLICK, 3, 10)], fetched_s=2.0)
+    add(lane, SEARCH, [record(SEARCH, 0, 7)], fetched_s=3.0)
+    assert take(lane, limit=4).fetched_s.tolist() == [1.0, 3.0, 2.0]
+    assert take(lane).fetched_s.tolist() == [2.0]
+
+
 def test_an_idle_topic_never_stalls() -> None:
     lane = partition()
     lane.note_ends([1, 0, 0])
@@ -146,10 +155,10 @@ def test_records_that_were_passed_over_stop_the_worker_before_they_do_harm() -> 
         max_value_bytes=10**6,
     )
     with pytest.raises(WorkerError, match="went on with offset 7 where 0 was due"):
-        partition().add(CLICK, Poll([one], 3, 8), event, [])
+        partition().add(CLICK, Poll([one], 3, 8, 0.0), event, [])
     # The same offsets without a skip: the records between are gone from the topic.
     lane = partition()
-    lane.add(CLICK, Poll([one], 0, 9), event, [])
+    lane.add(CLICK, Poll([one], 0, 9, 0.0), event, [])
     assert ids(take(lane)) == ["CLICK-7"]
     assert lane.pending[CLICK].next_offset == 9, "control records stand behind it"
 

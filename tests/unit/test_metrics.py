@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_app.health import WorkerHealth
-from stream_app.metrics import STAGES, BatchHistogram, Metrics
+from stream_app.metrics import EVENT_WAITS, STAGES, BatchHistogram, Metrics
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def test_every_name_has_the_prefix(registry: CollectorRegistry, metrics: Metrics
     assert names == {
         "interest_events",
         "interest_event_latency_seconds",
+        "interest_event_wait_seconds",
         "interest_stage_seconds",
         "interest_batch_events",
         "interest_consumer_lag_events",
@@ -70,6 +71,7 @@ def test_no_label_names_a_user_or_an_item(registry: CollectorRegistry, metrics: 
     assert labels == {
         "event_type",
         "outcome",
+        "part",
         "stage",
         "le",
         "topic",
@@ -105,7 +107,8 @@ def test_batch_histogram_counts_like_its_definition(registry: CollectorRegistry)
 def test_latency_buckets_go_from_a_millisecond_to_a_minute(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
-    metrics.observe_latency(np.array([100.0, 99.5, 200.0]), acknowledged_at=100.2)
+    produced = np.array([100.0, 99.5, 200.0])
+    metrics.observe_latency(produced, produced, began_at=100.1, acknowledged_at=100.2)
     bounds = [
         float(s.labels["le"])
         for family in registry.collect()
@@ -116,6 +119,20 @@ def test_latency_buckets_go_from_a_millisecond_to_a_minute(
     assert (bounds[0], bounds[-2], bounds[-1]) == (0.001, 60.0, math.inf)
     # A producer's clock that runs ahead counts as no latency, never as a negative one.
     assert registry.get_sample_value("interest_event_latency_seconds_sum") == pytest.approx(0.9)
+
+
+def test_the_parts_of_the_latency_add_up(registry: CollectorRegistry, metrics: Metrics) -> None:
+    produced, fetched = np.array([1.0, 2.0]), np.array([1.5, 2.25])
+    metrics.observe_latency(produced, fetched, began_at=2.5, acknowledged_at=4.5)
+    name = "interest_event_wait_seconds"
+    parts = {part: registry.get_sample_value(f"{name}_sum", {"part": part}) for part in EVENT_WAITS}
+    assert parts == {"fetch": 0.75, "merge": 1.25, "batch": 4.0}
+    assert registry.get_sample_value("interest_event_latency_seconds_sum") == 6.0
+    assert registry.get_sample_value(f"{name}_count", {"part": "merge"}) == 2
+    # Clocks that disagree: nothing takes less than no time.
+    metrics.observe_latency(fetched, produced, began_at=0.0, acknowledged_at=0.0)
+    again = {part: registry.get_sample_value(f"{name}_sum", {"part": part}) for part in EVENT_WAITS}
+    assert again == parts
 
 
 def test_revoked_partitions_leave_no_lag_behind(
@@ -169,7 +186,7 @@ def test_the_stated_false_alarm_rate_is_exported(
 
 def test_the_exposition_can_be_parsed(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.set_model("demo-1", 64)
-    metrics.observe_latency(np.array([1.0]), acknowledged_at=1.5)
+    metrics.observe_latency(np.array([1.0]), np.array([1.1]), began_at=1.2, acknowledged_at=1.5)
     text = generate_latest(registry).decode()
     families = {f.name: f for f in text_string_to_metric_families(text)}
     assert families["interest_event_latency_seconds"].type == "histogram"
