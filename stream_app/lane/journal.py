@@ -19,13 +19,16 @@ end         int64 x 3   ... offset after its last one
 maxima      int64 x 3   ... running maximum of the event times before `start`
 after       int64 x 3   ... and before `end`
 epoch       uint32 x 3  ... epoch of the topic
-reserved    uint32      0
+term        uint32      the writer's turn, which rises with each assignment
 swept_ms    int64       rows whose last event is older have expired before this entry
 control     int64       of an erasure, the offset of its control record; -1 of a batch
 erased      16 bytes    of an erasure, the hash of the user; zero of a batch
 ==========  ==========  ===========================================================================
 
 Writers take turns: when another writer has begun, what an earlier one appends afterwards is stale.
+The term tells which is the earlier one, also of a writer whose first entry comes late. It is the
+generation of the consumer group, or one more than the last term where a group that was forgotten
+counts anew.
 A writer begins where the rows and offsets that it took over stand, so its entries replace those of
 the writer before it from there on.
 
@@ -78,6 +81,7 @@ class JournalEntry:
     control: int = BATCH
     erased: bytes = NOBODY
     between: bool = False
+    term: int = 0
     made_anew: tuple[bool, bool, bool] = (False, False, False)
     """Per input topic, whether it was made anew since; not in the record, see `under`."""
 
@@ -125,7 +129,7 @@ class Order:
 def encode(entry: JournalEntry) -> bytes:
     """The record of an entry."""
     head = (VERSION, entry.partitions, entry.between, entry.writer)
-    body = (*entry.start, *entry.end, *entry.maxima, *entry.after, *entry.epochs, 0)
+    body = (*entry.start, *entry.end, *entry.maxima, *entry.after, *entry.epochs, entry.term)
     return _LAYOUT.pack(*head, *body, entry.swept_ms, entry.control, entry.erased)
 
 
@@ -140,8 +144,8 @@ def decode(value: bytes | None) -> JournalEntry:
             "The journal topic holds a record that is no entry of ours; name another topic, or "
             "empty this one while no worker runs."
         )
-    version, partitions, between, writer, *numbers, _, swept_ms, control, erased = _LAYOUT.unpack(
-        value
+    version, partitions, between, writer, *numbers, term, swept_ms, control, erased = (
+        _LAYOUT.unpack(value)
     )
     if version != VERSION:
         raise RecoveryError(
@@ -163,6 +167,7 @@ def decode(value: bytes | None) -> JournalEntry:
         control,
         erased,
         bool(between),
+        term,
     )
     if between > 1 or not _is_possible(entry):
         raise RecoveryError(
@@ -193,9 +198,11 @@ def chain(records: Iterable[JournalEntry]) -> list[JournalEntry]:
     entries: list[JournalEntry] = []
     superseded: set[int] = set()
     writer: int | None = None
+    term = 0
     for record in records:
-        if record.writer in superseded:
+        if record.term < term or record.writer in superseded:
             continue
+        term = record.term
         if writer is not None and record.writer != writer:
             superseded.add(writer)
         writer = record.writer
@@ -203,6 +210,17 @@ def chain(records: Iterable[JournalEntry]) -> list[JournalEntry]:
             entries.pop()
         entries.append(record)
     return entries
+
+
+def next_term(entries: Iterable[JournalEntry], generation: int) -> int:
+    """The term of a writer that begins now, behind these entries.
+
+    Args:
+        entries: the last ones of the journal.
+        generation: of the consumer group, in which the writer was given the partition.
+    """
+    last = max((entry.term for entry in entries), default=0)
+    return generation if generation >= last else last + 1
 
 
 def _replaces(later: JournalEntry, entry: JournalEntry) -> bool:

@@ -145,6 +145,7 @@ class Origin:
     control    offset of the first request of the control topic
     swept_ms   rows whose last event is older have expired
     epochs     of the input topics
+    term       of the entries that are written from here on, see journal.py
     until      offset per topic at which the lane ends, None where it goes on
     """
 
@@ -155,6 +156,7 @@ class Origin:
     swept_ms: int = NEVER
     epochs: Triple = (0, 0, 0)
     until: Triple | None = None
+    term: int = 0
 
 
 class Partition:
@@ -199,6 +201,7 @@ class Partition:
         self._swept_at_last_ms = origin.swept_ms
         self._ttl_ms = ttl_ms
         self._writer = writer
+        self._term = origin.term
         self._partitions = partitions
         self._given_up = [False] * TOPICS
         self._waits_since: float | None = None
@@ -334,6 +337,7 @@ class Partition:
             self.epochs,
             self._swept_at_last_ms if self.replay else self.swept_ms,
             between=bool(self.replay),
+            term=self._term,
         )
 
     def _erasure_again(self, entry: JournalEntry) -> Erasure:

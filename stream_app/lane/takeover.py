@@ -14,7 +14,7 @@ from faust.types import TP
 
 from stream_app.errors import StoreError, TopicError, WorkerError
 from stream_app.lane.fence import Fence
-from stream_app.lane.journal import JournalEntry, beyond, in_offset_order, topic_name
+from stream_app.lane.journal import JournalEntry, beyond, in_offset_order, next_term, topic_name
 from stream_app.lane.merge import NEVER, Triple
 from stream_app.lane.partition import Origin, Partition, maxima_after
 from stream_app.lane.tail import read_tails
@@ -60,7 +60,7 @@ async def take_over(
             "A partition was assigned without its like of the other input topics; give all topics "
             "the same number of partitions."
         )
-    consumer = app.consumer
+    consumer, generation = app.consumer, app.consumer_generation_id
     ends = await consumer.highwaters(*whole)
     earliest = {tp: at or 0 for tp, at in (await consumer.earliest_offsets(*whole)).items()}
     committed: dict[TP, int] = {
@@ -88,6 +88,7 @@ async def take_over(
             entries[-1].swept_ms if entries else NEVER,
             epochs,
             None if until is None else whole_entries(entries, _of(until, settings, number)),
+            next_term(entries, generation),
         )
         partitions[number] = partition = Partition(
             number,

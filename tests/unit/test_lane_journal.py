@@ -21,6 +21,7 @@ from stream_app.lane.journal import (
     encode,
     in_offset_order,
     merge_along,
+    next_term,
 )
 from stream_app.lane.merge import NEVER, NO_MAXIMA, TOPICS, Triple, merge
 from stream_app.lane.partition import maxima_after
@@ -29,8 +30,8 @@ rising_offsets = st.tuples(*[st.integers(0, MAX_OFFSET)] * 2).map(sorted)
 rising_times = st.tuples(*[st.integers(-(2**63), MAX_TIMESTAMP_MS)] * 2).map(sorted)
 
 
-def entry(start: Triple, end: Triple, writer: int = 1) -> JournalEntry:
-    return JournalEntry(writer, 4, start, end, NO_MAXIMA, NO_MAXIMA)
+def entry(start: Triple, end: Triple, writer: int = 1, term: int = 0) -> JournalEntry:
+    return JournalEntry(writer, 4, start, end, NO_MAXIMA, NO_MAXIMA, term=term)
 
 
 @given(
@@ -47,7 +48,7 @@ def test_an_entry_comes_back_as_it_was(
         for pairs in (offsets, times)
         for values in zip(*pairs, strict=True)
     )
-    written = JournalEntry(writer, partitions, start, end, maxima, after, (1, 2, 3))
+    written = JournalEntry(writer, partitions, start, end, maxima, after, (1, 2, 3), term=9)
     assert decode(encode(written)) == written
     assert len(encode(written)) == 160
     assert decode(encode(replace(written, between=True))).between
@@ -87,6 +88,19 @@ def test_a_new_writer_replaces_what_it_did_not_know_of() -> None:
     known, unknown = entry((0, 0, 0), (3, 1, 0)), entry((3, 1, 0), (6, 1, 0))
     again = entry((3, 1, 0), (4, 2, 0), writer=2)
     assert chain([known, unknown, again]) == [known, again]
+
+
+def test_the_first_entry_of_an_earlier_writer_is_stale_however_late_it_comes() -> None:
+    before = entry((0, 0, 0), (3, 1, 0), writer=1, term=4)
+    owners = [entry((3, 1, 0), (4, 2, 0), writer=3, term=6), entry((4, 2, 0), (9, 2, 0), 3, 6)]
+    late = entry((3, 1, 0), (8, 2, 0), writer=2, term=5)
+    assert chain([before, owners[0], late, owners[1]]) == [before, *owners]
+
+
+def test_a_term_rises_with_the_generation_and_where_that_counts_anew() -> None:
+    assert next_term([], 0) == 0
+    assert next_term([entry((0, 0, 0), (1, 0, 0), term=7)], 9) == 9
+    assert next_term([entry((0, 0, 0), (1, 0, 0), term=7)], 1) == 8
 
 
 def test_what_a_superseded_writer_appends_later_is_stale() -> None:
