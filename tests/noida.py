@@ -57,6 +57,7 @@ class NoidaBroker:
         children = psutil.Process(self._process.pid).children()
         next(child for child in children if "noida" in child.name()).send_signal(number)
         self._process.wait(STOP_TIMEOUT_S)
+        self.close()
 
     def restart(self) -> None:
         """End the broker with SIGTERM, and start it again."""
