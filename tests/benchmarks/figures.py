@@ -19,7 +19,7 @@ RATIOS = {
 }
 """The worker's rate over that of another contender."""
 
-WAITING = ("outputs", "changelog", "commit")
+WAITING = ("journal", "outputs", "changelog", "commit")
 """Stages that wait for the broker, in which other partitions compute."""
 BESIDE = "commit"
 """The stage that runs beside the batches of its own partition, too."""
