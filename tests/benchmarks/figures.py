@@ -21,8 +21,8 @@ RATIOS = {
 
 WAITING = ("journal", "outputs", "changelog", "commit")
 """Stages that wait for the broker, in which other partitions compute."""
-BESIDE = "commit"
-"""The stage that runs beside the batches of its own partition, too."""
+BESIDE = ("journal", "commit")
+"""Stages that run beside the computing of their own partition, too."""
 
 Results = Mapping[str, Sequence[Measurement]]
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def stages_us(measured: Sequence[Measurement]) -> dict[str, float]:
 def in_turn(measured: Sequence[Measurement]) -> Account:
     """The account of a worker with one partition, whose stages follow each other: of all time."""
     stages = stages_us(measured)
-    beside = {BESIDE: stages.pop(BESIDE)}
+    beside = {stage: stages.pop(stage) for stage in BESIDE}
     return Account(1e6 / statistics.median(rates(measured)), stages, beside)
 
 
@@ -191,10 +191,11 @@ def stages_section(serial: Account, many: Account | None) -> Section:
         "Where the time goes",
         "Microseconds per event by stage, from the worker's own histograms. With one partition the "
         "stages of a batch follow each other and add up to the time that passes. With many, a "
-        "partition computes while others wait for the broker: the stages that never wait add up to "
-        "a part of the processor time, and the rest of it goes into fetching, record batches and "
-        "the connection. In brackets, outside of the sum: stages in whose time something else goes "
-        "on.",
+        "partition computes while others wait for the broker: the stages that never wait are set "
+        "beside the processor time, and the rest of it goes into fetching, record batches and the "
+        "connection. Stages are measured by the clock, so that they are longer when another "
+        "process or thread has the processor meanwhile. In brackets, outside of the sum: stages in "
+        "whose time something else goes on.",
         Table(["stage", *names], rows),
         Plot(
             "bars",

@@ -33,6 +33,7 @@ from tests.benchmarks.workload import CATEGORIES, EVENTS_PER_USER, ITEMS
 from tests.benchmarks.yardstick import left_out
 
 EVENTS = 400_000
+QUICK_EVENTS = 200_000
 SINGLE_EVENTS = 200_000
 SMALL_EVENTS = 16_000
 QUICK_SMALL_EVENTS = 8_000
@@ -72,9 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two rounds, shorter logs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, 3 by default")
-    parser.add_argument(
-        "--events", type=_positive, metavar="N", default=EVENTS, help="events of the large log"
-    )
+    parser.add_argument("--events", type=_positive, metavar="N", help="events of the large log")
     parser.add_argument(
         "--yardstick", type=Path, metavar="PATH", help="a program to measure beside, if it is there"
     )
@@ -102,7 +101,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         yardstick = None
     small = QUICK_SMALL_EVENTS if arguments.quick else SMALL_EVENTS
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
-    events = arguments.events
+    events = arguments.events or (QUICK_EVENTS if arguments.quick else EVENTS)
     quick = "--quick " if arguments.quick else ""
     plan = Plan(
         [contender for contender in CONTENDERS if absences[contender.name] is None],
@@ -148,7 +147,8 @@ def _accounts(measured: Measured) -> tuple[figures.Account, figures.Account | No
 def _on_terminal(section: Section) -> Table:
     table = Table(title=section.title)
     for number, column in enumerate(section.table.columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        # A figure that does not fit goes on in the next line; a name is never cut.
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     for row in section.table.rows:
         table.add_row(*row)
     return table
