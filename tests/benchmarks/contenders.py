@@ -240,7 +240,7 @@ CONTENDERS = (
     Contender(
         "quix_streams",
         "a Quix Streams application, one event at a time, the same transition on a batch of one: "
-        "LSTM, drift test, ranking with reasons, RocksDB state with changelog",
+        "LSTM, drift test, ranking with reasons, RocksDB state with changelog, written at commits",
         "small",
         measure_quix,
         no_quix,

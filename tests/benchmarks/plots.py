@@ -51,7 +51,7 @@ def _bars(axes: Axes, plot: Plot) -> None:
         )
         for place, value in zip(places, _ends(series), strict=True):
             axes.annotate(
-                f"{value[0]:,.4g}" if value[0] < 1000 else f"{value[0]:,.0f}",
+                f"{value[0]:,.3g}" if value[0] < 1000 else f"{value[0]:,.0f}",
                 (value[1], place),
                 xytext=(4, 0),
                 textcoords="offset points",

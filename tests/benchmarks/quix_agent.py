@@ -3,8 +3,10 @@
 The three topics are concatenated into one dataframe, so that the events of a user share a state. A
 stateful function takes one event at a time: decode and validate it, read the user's row, move it
 with the product's own ``transition`` on a batch of one, write it. What comes out goes to two
-topics. The row is bytes in the application's RocksDB store, which has a changelog topic. As with
-the stock agents, repeats and dead letters are left out, in its favour.
+topics. The row is bytes in the application's RocksDB store, which has a changelog topic; Quix
+Streams writes both at a commit, and of each user only the last row. As with the stock agents,
+repeats and dead letters are left out, and what is written after the last event is not waited for:
+that is in its favour.
 
 Run by the harness: ``python -m tests.benchmarks.quix_agent --events N --result FILE``, with the
 worker's INTEREST_* variables.
