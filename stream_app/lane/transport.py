@@ -73,7 +73,12 @@ class LaneHooks(Protocol):
 
 
 class LaneConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, with fetches that return soon, and heartbeats that renew a lease."""
+    """Faust's consumer thread, with fetches that return soon, and heartbeats that renew a lease.
+
+    asked_under   the assignment for which the poll in flight was asked
+    """
+
+    asked_under: Any = None
 
     async def on_start(self) -> None:
         """Start the consumer, and follow its heartbeats."""
@@ -130,9 +135,17 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> RecordMap:
-        """Of input topics a Poll, with the positions between which its records stand."""
-        before = _positions(consumer)
+        """Of input topics a Poll, with the positions between which its records stand.
+
+        aiokafka goes on with a poll through a rebalance, and takes records from where the new
+        assignment has sought. Nobody waits for those, so they are put back.
+        """
+        asked_under, before = self.asked_under, _positions(consumer)
         found = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        if _assignment(consumer) is not asked_under:
+            for tp in _positions(consumer).keys() & found.keys():
+                consumer.seek(tp, found[tp][0].offset)
+            return {}
         after, now_s = _positions(consumer), time.time()
         is_input = self.app.lane.is_input  # type: ignore[attr-defined]
         polls: dict[TP, Any] = {}
@@ -142,9 +155,17 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
             polls[tp] = Poll(records, before.get(tp), end, now_s) if is_poll else records
         return polls
 
+    def assignment_now(self) -> Any:
+        """The object that stands for an assignment: each rebalance makes another."""
+        return _assignment(self._ensure_consumer())
+
+
+def _assignment(consumer: aiokafka.AIOKafkaConsumer) -> Any:
+    return consumer._subscription.subscription.assignment
+
 
 def _positions(consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
-    assignment = consumer._subscription.subscription.assignment
+    assignment = _assignment(consumer)
     if assignment is None:
         return {}
     return {tp: assignment.state_value(tp)._position for tp in assignment.tps}
@@ -169,17 +190,14 @@ class LaneConsumer(driver.Consumer):
             # Faust would sleep for a second.
             await intake.wait_until_resumed(timeout)
             return
-        generation = self.app.consumer_generation_id
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
             return
-        if not self.flow_active:
-            await self._seek_again()
-            return
+        thread = cast(LaneConsumerThread, self._thread)
         others: dict[TP, list[Any]] = {}
         for key, found in records.items():
             # What is not handed on here is fetched again: the new assignment seeks.
-            if generation != self.app.consumer_generation_id or not self.flow_active:
+            if thread.assignment_now() is not thread.asked_under or not self.flow_active:
                 return
             tp = ensure_TP(key)
             if not lane.is_input(tp.topic):
@@ -194,21 +212,17 @@ class LaneConsumer(driver.Consumer):
             message.key, message.value = None, poll
             yield tp, message
         for tp, record in self.scheduler.iterate(others):
-            if generation != self.app.consumer_generation_id or not self.flow_active:
+            if thread.assignment_now() is not thread.asked_under or not self.flow_active:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
                 yield tp, self._to_message(tp, record)
-
-    async def _seek_again(self) -> None:
-        try:
-            await self.perform_seek()
-        except Exception as error:  # as Faust does: the assignment that follows seeks anyway
-            self.log.warning("Offsets could not be sought while the flow stands (%r)", error)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
         # Faust hands its own set to the consumer's thread, where an empty one means all: emptied
         # during the poll, it would give records of paused partitions, which then are lost.
         tps = None if active_partitions is None else set(active_partitions)
+        thread = cast(LaneConsumerThread, self._thread)
+        thread.asked_under = thread.assignment_now()
         return await super()._getmany(tps, timeout)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
@@ -297,11 +311,14 @@ class LaneConsumer(driver.Consumer):
         self, offsets: Mapping[TP, int], start_new_transaction: bool = True
     ) -> bool:
         self.lane.before_commit(offsets)
+        thread = cast(LaneConsumerThread, self._thread)
         before = {tp: self._committed_offset[tp] for tp in offsets}
+        assignment = thread.assignment_now()
         did_commit = await super()._commit_offsets(offsets, start_new_transaction)
         if did_commit:
             self.lane.committed(offsets)
-        else:  # Faust takes them for committed, and would not try again
+        elif thread.assignment_now() is assignment:
+            # Faust takes them for committed, and would not try again.
             self._committed_offset.update(before)
         return did_commit
 

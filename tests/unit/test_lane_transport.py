@@ -6,10 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from stream_app.lane.intake import Intake
-from stream_app.lane.transport import LaneConsumer
+from stream_app.lane.transport import LaneConsumer, LaneConsumerThread
 
 INPUT, CHANGELOG = TP("clicks", 0), TP("app-user_state-changelog", 0)
 
@@ -19,6 +20,11 @@ class Thread:
 
     def __init__(self) -> None:
         self.polled: Any = None
+        self.asked_under: Any = None
+        self.assignment = object()
+
+    def assignment_now(self) -> Any:
+        return self.assignment
 
     async def getmany(self, active_partitions: Any, timeout: float) -> dict[TP, Any]:
         self.polled = active_partitions
@@ -44,6 +50,90 @@ async def test_a_poll_asks_for_the_partitions_that_were_active_when_it_began(
     await consumer._getmany(active, 1.0)
     active.clear()  # the recovery has ended
     assert consumer._thread.polled == {CHANGELOG}  # type: ignore[attr-defined]
+
+
+class Assignment:
+    """What aiokafka keeps of the partitions of an assignment."""
+
+    def __init__(self, position: int) -> None:
+        self.tps = {INPUT, CHANGELOG}
+        self._state = SimpleNamespace(_position=position)
+
+    def state_value(self, tp: TP) -> SimpleNamespace:
+        return self._state
+
+
+class Client:
+    """aiokafka's consumer as far as the thread looks at it."""
+
+    def __init__(self, assignment: Assignment | None) -> None:
+        self.sought: dict[TP, int] = {}
+        subscription = SimpleNamespace(assignment=assignment)
+        self._subscription = SimpleNamespace(subscription=subscription)
+
+    def rebalance(self, assignment: Assignment | None) -> None:
+        self._subscription.subscription.assignment = assignment
+
+    def seek(self, tp: TP, offset: int) -> None:
+        self.sought[tp] = offset
+
+
+async def fetched(
+    monkeypatch: pytest.MonkeyPatch, becomes: Assignment | None
+) -> tuple[Any, dict[TP, int]]:
+    """What a poll gives in whose time the assignment changes, and where it is sought to."""
+    client = Client(Assignment(668))
+    records = {
+        tp: [SimpleNamespace(offset=668), SimpleNamespace(offset=669)] for tp in (INPUT, CHANGELOG)
+    }
+
+    async def poll(*_arguments: Any) -> dict[TP, list[Any]]:
+        if becomes is not None:
+            client.rebalance(becomes)
+        return records
+
+    monkeypatch.setattr(AIOKafkaConsumerThread, "_fetch_records", poll)
+    thread = object.__new__(LaneConsumerThread)
+    thread.app = SimpleNamespace(lane=SimpleNamespace(is_input=lambda topic: topic == INPUT.topic))
+    thread.asked_under = client._subscription.subscription.assignment
+    return await thread._fetch_records(client, {INPUT, CHANGELOG}, 0.2, 500), client.sought
+
+
+async def test_records_of_a_poll_that_outlived_its_assignment_are_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, sought = await fetched(monkeypatch, becomes=Assignment(668))
+    assert found == {}
+    assert sought == {INPUT: 668, CHANGELOG: 668}
+
+
+async def test_a_poll_within_its_assignment_keeps_its_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, sought = await fetched(monkeypatch, becomes=None)
+    assert [record.offset for record in found[INPUT].records] == [668, 669]
+    assert [record.offset for record in found[CHANGELOG]] == [668, 669]
+    assert sought == {}
+
+
+async def test_what_was_polled_under_an_assignment_that_has_ended_is_not_handed_on(
+    consumer: LaneConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread: Any = consumer._thread
+    consumer._active_partitions = {CHANGELOG}
+    consumer.flow_active = True
+    handed_on = []
+
+    async def wait(_timeout: float) -> Any:
+        thread.asked_under = thread.assignment
+        thread.assignment = object()
+        return {CHANGELOG: [SimpleNamespace(offset=1)]}, {CHANGELOG}
+
+    monkeypatch.setattr(consumer, "_wait_next_records", wait)
+    monkeypatch.setattr(LaneConsumer, "should_stop", False)
+    async for _tp, message in consumer.getmany(1.0):
+        handed_on.append(message)
+    assert handed_on == []
 
 
 def test_faust_resumes_changelogs_and_only_the_lane_its_inputs(consumer: LaneConsumer) -> None:
