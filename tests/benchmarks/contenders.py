@@ -185,11 +185,17 @@ def measure_quix(place: Place) -> Measurement:
     return _measure_module("tests.benchmarks.quix_agent", [], place, [QUIX_FOLDER])
 
 
+def measure_quix_light(place: Place) -> Measurement:
+    """The Quix Streams application with the network alone."""
+    topics.create(place.settings())
+    return _measure_module("tests.benchmarks.quix_agent", ["--light"], place, [QUIX_FOLDER])
+
+
 def no_quix() -> str | None:
     """Why Quix Streams cannot be measured, None when it can."""
     if installed("quixstreams") is not None:
         return None
-    return "quix_streams is left out: quixstreams is not installed, which `make bench` does."
+    return "Quix Streams is left out: quixstreams is not installed, which `make bench` does."
 
 
 def measure_limit(place: Place) -> Measurement:
@@ -243,6 +249,13 @@ CONTENDERS = (
         "LSTM, drift test, ranking with reasons, RocksDB state with changelog, written at commits",
         "small",
         measure_quix,
+        no_quix,
+    ),
+    Contender(
+        "quix_streams_light",
+        "the same application with the network alone, as in stock_faust_light",
+        "small",
+        measure_quix_light,
         no_quix,
     ),
     Contender(
