@@ -7,7 +7,7 @@ Each case comes once a round, with a broker of its own unless --bootstrap names 
 workers share all partitions the log is written as fast as it goes. The rates are those from its end
 until the first worker has nothing left, so that every worker is busy all the time. Beside them
 stands how many cores the broker and the workers kept busy, and how many nobody used: where none is
-left, the machine is the limit. In one case the worker may use one core alone and the broker another.
+left, the machine is the limit. In one case the worker may use one core alone, the broker another.
 """
 
 from __future__ import annotations
