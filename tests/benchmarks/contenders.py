@@ -81,11 +81,17 @@ class Contender:
     left_out: Callable[[], str | None] = lambda: None
 
 
-def measure_worker(place: Place) -> Measurement:
+def measure_worker(
+    place: Place, committed: int = 0, look: Callable[[int], None] = lambda pid: None
+) -> Measurement:
     """The worker as a user starts it, watched through its /metrics.
 
     The time runs from the last look at which nothing was decoded to the first at which everything
     was acknowledged, so it is too long by up to two looks.
+
+    Args:
+        committed: events that an earlier worker of the group has committed.
+        look: called with the worker's process id at every look.
     """
     settings = place.settings()
     topics.create(settings)
@@ -105,9 +111,10 @@ def measure_worker(place: Place) -> Measurement:
             asked = _Clock.read(worker.pid)
             seen = worker.metrics() or seen
             now = _Clock.read(worker.pid)
+            look(worker.pid)
             if seen and not seen[_DECODED]:
                 before = asked
-        _wait_for_commit(settings, place.events)
+        _wait_for_commit(settings, committed + place.events)
     finally:
         worker.stop()
     return Measurement(
