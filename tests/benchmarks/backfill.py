@@ -215,7 +215,7 @@ def section_of(found: dict[str, list[Measured]]) -> Section:
         "embedded broker on the same processors has acknowledged the last row; rows is the same "
         "without publishing; the limit is the worker's own code over the same records in memory, "
         "without Kafka and store. A ratio is taken within a round. CPU us: processor time of the "
-        f"process per event.\n{as_list([goal_of(found)])}",
+        f"process per event.{as_list([goal_of(found)])}",
         Table(["", "events/s", "spread", "of the limit", "spread", "CPU us"], rows),
         Plot(
             "bars",

@@ -103,7 +103,7 @@ def rate_section(sizes: Sequence[Size], events: int, broker: str, goals: Sequenc
         "events before the measurement; a worker with its store at hand, end to end as in the "
         f"throughput. All sizes lie on {broker}. us: time of an event in a stage, from the "
         "worker's histograms; changelog waits for the broker while other partitions compute. "
-        f"Lists are recommendations per event.\n{as_list(goals[:1])}",
+        f"Lists are recommendations per event.{as_list(goals[:1])}",
         Table(
             [
                 "users",
@@ -165,7 +165,7 @@ def memory_section(sizes: Sequence[Size], goals: Sequence[Goal]) -> Section:
         "changelog. RocksDB: all files of its folder after the last round, old versions of rows "
         "included, in all and by user. Changelog: its records after the last round, which this "
         f"broker does not compact, their keys and values of {sizes[0].record_bytes:,} bytes, and "
-        f"what compaction would leave.\n{as_list(goals[1:])}",
+        f"what compaction would leave.{as_list(goals[1:])}",
         Table(
             [
                 "users",

@@ -108,7 +108,7 @@ def latency_section(cases: Sequence[Case], throughput: float, goals: Sequence[Go
         "another process has read its recommendation, at shares of a throughput of "
         f"{throughput:,.0f} events/s. Floor: the same chain without the worker, whose consumer "
         "reads the events themselves. Late: p99 of how far the producer was behind its own rate, "
-        f"which is in the latency. Cores: kept busy by each process.\n{as_list(goals)}",
+        f"which is in the latency. Cores: kept busy by each process.{as_list(goals)}",
         Table(
             ["chain", "events/s", "samples", *(f"{n} ms" for n in PERCENTILES), "late", "cores"],
             rows,
