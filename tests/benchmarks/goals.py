@@ -32,9 +32,11 @@ class Goal:
 
     @property
     def verdict(self) -> str:
-        """Met, or by how much of the bound it is missed."""
+        """Met, or by how much it is missed."""
         if self.is_met:
             return "met"
+        if self.measured > 2 * self.bound:
+            return f"missed, {self.measured / self.bound:.1f} times as much"
         return f"missed by {abs(self.measured - self.bound) / self.bound:.1%}"
 
     def shown(self, figure: float) -> str:

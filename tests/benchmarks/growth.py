@@ -143,6 +143,11 @@ def run(users: list[int], events: int, rounds: int, console: Console) -> tuple[s
             for done, ground in enumerate(grounds[turn:] + grounds[:turn]):
                 show(f"Round {number + 1} of {rounds}", done, len(grounds))
                 _measure(ground, events, number)
+                console.print(
+                    f"Round {number + 1} of {rounds}: {ground.size.users:,} users, "
+                    f"{ground.size.rounds[-1].events_per_second:,.0f} events/s",
+                    highlight=False,
+                )
             show(f"Round {number + 1} of {rounds}", len(grounds), len(grounds))
         return broker, [_weighed(ground) for ground in grounds]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.benchmarks.contenders import Measurement
-from tests.benchmarks.figures import Spread, rates, stages_us
+from tests.benchmarks.figures import WAITING, Spread, cpu_us, rates, stages_us
 from tests.benchmarks.goals import Goal, as_list
 from tests.benchmarks.results import Plot, Section, Series, Table
 
@@ -47,6 +47,12 @@ class Size:
         """Of a row in the changelog, without what the broker adds."""
         return self.row_bytes + self.key_bytes
 
+    @property
+    def rows_per_event(self) -> float:
+        """Rows that an event wrote: fewer than one where events of a user met in a batch."""
+        written = self.changelog_records - self.users
+        return written / sum(measured.events for measured in self.rounds)
+
 
 def ratio(size: Size, to: Size) -> Spread:
     """The rate of one size over that of another, round by round."""
@@ -77,12 +83,37 @@ def goals_of(sizes: Sequence[Size]) -> list[Goal]:
     ]
 
 
+def cause(first: Size, last: Size) -> str:
+    """Where the difference between two sizes comes from, by rows and by processor time."""
+    sentences = [
+        f"At {first.users:,} users events of one user meet in a batch, and an event writes "
+        f"{first.rows_per_event:.2f} rows to store and changelog; at {last.users:,} it writes "
+        f"{last.rows_per_event:.2f}."
+    ]
+    before, after = cpu_us(first.rounds), cpu_us(last.rounds)
+    if before is not None and after is not None:
+        grown = {
+            stage: stages_us(last.rounds)[stage] - stages_us(first.rounds)[stage]
+            for stage in stages_us(first.rounds)
+            if stage not in WAITING
+        }
+        rest = after - before - sum(grown.values())
+        most = sorted(grown, key=lambda stage: -grown[stage])[:2]
+        parts = " and ".join(f"{grown[stage]:.1f} us are {stage}" for stage in most)
+        sentences.append(
+            f"It takes {after:.1f} us of the worker's processor time instead of {before:.1f}: "
+            f"{parts}, and {rest:.1f} us lie outside of the stages that compute, in the record "
+            "batches of the changelog and in RocksDB's own threads."
+        )
+    return " ".join(sentences)
+
+
 def rate_section(sizes: Sequence[Size], events: int, broker: str, goals: Sequence[Goal]) -> Section:
     """Rates, and the stages of the worker that could depend on the number of rows."""
     rows, spreads = [], []
     for size in sizes:
         spread, of_first = Spread.of(rates(size.rounds)), ratio(size, sizes[0])
-        stages = stages_us(size.rounds)
+        stages, cpu = stages_us(size.rounds), cpu_us(size.rounds)
         lists = sum(m.recommendations for m in size.rounds) / sum(m.events for m in size.rounds)
         spreads.append(spread)
         rows.append(
@@ -92,6 +123,8 @@ def rate_section(sizes: Sequence[Size], events: int, broker: str, goals: Sequenc
                 f"{spread.lowest:,.0f} to {spread.highest:,.0f}",
                 f"{of_first.median:.2f}",
                 f"{of_first.lowest:.2f} to {of_first.highest:.2f}",
+                f"{size.rows_per_event:.2f}",
+                "" if cpu is None else f"{cpu:.1f}",
                 *(f"{stages[stage]:.1f}" for stage in SHOWN_STAGES),
                 f"{lists:.2f}",
             ]
@@ -101,9 +134,10 @@ def rate_section(sizes: Sequence[Size], events: int, broker: str, goals: Sequenc
         "Growth: the rate by the number of users",
         f"{events:,} events a round over random users, every one of whom has a row from about 20 "
         "events before the measurement; a worker with its store at hand, end to end as in the "
-        f"throughput. All sizes lie on {broker}. us: time of an event in a stage, from the "
-        "worker's histograms; changelog waits for the broker while other partitions compute. "
-        f"Lists are recommendations per event.{as_list(goals[:1])}",
+        f"throughput. All sizes lie on {broker}. Rows: written by an event. CPU us: processor time "
+        "of the worker per event; the stages are by its histograms, and changelog waits for the "
+        "broker while other partitions compute. "
+        f"Lists are recommendations per event.\n\n{cause(sizes[0], sizes[-1])}{as_list(goals[:1])}",
         Table(
             [
                 "users",
@@ -111,6 +145,8 @@ def rate_section(sizes: Sequence[Size], events: int, broker: str, goals: Sequenc
                 "spread",
                 "of the first",
                 "spread",
+                "rows",
+                "CPU us",
                 *(f"{stage} us" for stage in SHOWN_STAGES),
                 "lists",
             ],

@@ -54,47 +54,41 @@ def ranking_section(figures: Sequence[Figure]) -> Section:
 
 
 def conclusion(figures: Sequence[Figure]) -> str:
-    """Whether a library pays, and what the worker does."""
+    """From which size on an index is faster than exact lists, and what the worker does."""
     sizes = sorted({figure.items for figure in figures})
-    sentences = []
     best = {items: fastest_index(figures, items) for items in sizes}
-    paying = [
-        items for items in sizes if _rate(best[items]) > _rate(_find(figures, items, EXACT_NETWORK))
-    ]
-    if not any(best.values()):
-        sentences.append("No index was built, so there is nothing to choose from.")
-    elif not paying:
-        sentences.append(
-            f"At none of these sizes an index with a recall of at least {GOOD_RECALL} is faster "
-            "than the exact list of the network's part."
-        )
+    faster = {
+        items: index
+        for items, index in best.items()
+        if index is not None and _rate(index) > _rate(_find(figures, items, EXACT_NETWORK))
+    }
+    without = [f"{items:,}" for items, index in best.items() if index is None]
+    recall = f"a recall of at least {GOOD_RECALL}"
+    if faster:
+        items, index = next(iter(faster.items()))
+        sentences = [
+            f"Exact lists of the network's part lose from {items:,} items on to an index with "
+            f"{recall}: {index.way} makes {_rate(index):,.0f} lists/s there, after "
+            f"{index.build_s or 0:,.1f} s of building."
+        ]
     else:
-        first = best[paying[0]]
-        assert first is not None
-        sentences.append(
-            f"An index with a recall of at least {GOOD_RECALL} is faster than the exact list of "
-            f"the network's part from {paying[0]:,} items on: {first.way} makes "
-            f"{_rate(first):,.0f} lists/s there, after {first.build_s:,.1f} s of building."
-        )
-    candidates = [_find(figures, items, CANDIDATES) for items in sizes]
-    low, high = candidates[0], candidates[-1]
-    assert low is not None
-    assert high is not None
-    sentences.append(
-        f"The worker ranks over candidates: {_rate(low):,.0f} lists/s at {sizes[0]:,} items and "
-        f"{_rate(high):,.0f} at {sizes[-1]:,}, with {low.recall:.3f} and {high.recall:.3f} of the "
-        "exact list of the whole score."
+        sentences = [
+            "Exact lists of the network's part lose at none of these sizes to an index with "
+            f"{recall}."
+        ]
+    if without:
+        sentences.append(f"At {' and '.join(without)} items no index has that recall.")
+    ranked = [figure for figure in figures if figure.way == CANDIDATES]
+    rates_of = ", ".join(
+        f"{_rate(figure):,.0f} lists/s with {figure.recall:.3f} of the exact list at "
+        f"{figure.items:,} items"
+        for figure in ranked
     )
-    faster = [items for items in sizes if _rate(best[items]) > _rate(_candidates(figures, items))]
     sentences.append(
-        "So no index library is a dependency: "
-        + (
-            "none is faster than the candidates at any size, "
-            if not faster
-            else f"where one is faster ({', '.join(f'{items:,}' for items in faster)} items), "
-        )
-        + "and what it finds is the best of one term of the score, to which those of the others "
-        "would still have to be added."
+        f"The worker ranks the whole score over candidates: {rates_of}. An index finds the best of "
+        "one term of that score, so it could only add candidates, at its own price on top of "
+        "theirs; what they would gain is measured on a real log (`--log FILE`). No library is a "
+        "dependency of the worker."
     )
     return " ".join(sentences)
 
@@ -110,10 +104,6 @@ def fastest_index(figures: Sequence[Figure], items: int) -> Figure | None:
         and figure.recall >= GOOD_RECALL
     ]
     return max(good, key=_rate, default=None)
-
-
-def _candidates(figures: Sequence[Figure], items: int) -> Figure | None:
-    return _find(figures, items, CANDIDATES)
 
 
 def _find(

@@ -159,7 +159,8 @@ def _wait_for_shares(workers: list[WorkerProcess], partitions: int) -> list[int]
 
 
 def _partitions_of(seen: Metrics) -> set[int]:
-    return {int(labels[1]) for name, labels in seen if name == LAG}
+    # The labels of a sample are exposed in the order of their names: partition, topic.
+    return {int(labels[0]) for name, labels in seen if name == LAG}
 
 
 def _while_all_are_busy(workers: list[WorkerProcess], parts: dict[str, Any]) -> tuple[Look, Look]:

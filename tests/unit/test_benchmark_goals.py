@@ -27,6 +27,10 @@ def test_a_missed_goal_says_by_how_much_of_the_bound() -> None:
     assert str(goal) == "Goal: rate at least 0.80; measured 0.60: missed by 25.0%."
 
 
+def test_a_goal_that_is_missed_by_far_says_how_many_times() -> None:
+    assert Goal("p99", "at most", 50, 740, "ms").verdict == "missed, 14.8 times as much"
+
+
 def test_a_list_stands_apart_from_the_sentence_before_it() -> None:
     goals = [Goal("a", "at least", 1, 2), Goal("b", "at most", 3, 2)]
     assert f"Text.{as_list(goals)}" == f"Text.\n\n- {goals[0]}\n- {goals[1]}"

@@ -97,6 +97,8 @@ def test_growth_compares_the_largest_size_with_the_smallest_round_by_round() -> 
     section = rate_section(sizes, 1000, "a broker", [rate, memory, row])
     assert section.table.rows[1][:4] == ["1,000", "180", "50 to 320", "0.80"]
     assert section.text.count("Goal:") == 1
+    assert section.table.rows[1][5] == "1.00"
+    assert "takes 1000.0 us" in section.text
 
 
 def test_sizes_are_shown_as_they_are_and_as_compaction_would_leave_them() -> None:
@@ -151,9 +153,12 @@ def test_an_index_stands_for_exact_lists_only_with_a_good_recall() -> None:
 
 def test_a_library_pays_from_the_size_at_which_exact_lists_are_slower() -> None:
     text = conclusion(RANKED)
-    assert "from 300,000 items on" in text
-    assert "none is faster than the candidates at any size" in text
-    assert "At none of these sizes" in conclusion([f for f in RANKED if f.items == 1_000])
+    assert "lose from 300,000 items on" in text
+    assert "no index has that recall" not in text
+    small = [figure for figure in RANKED if figure.items == 1_000]
+    assert "lose at none of these sizes" in conclusion(small)
+    bad = [figure for figure in RANKED if figure.effort != 64]
+    assert "At 1,000 and 300,000 items no index has that recall." in conclusion(bad)
 
 
 def test_an_index_that_was_given_up_has_a_row_that_says_so() -> None:
