@@ -84,9 +84,9 @@ def _lines(axes: Axes, plot: Plot) -> None:
     axes.minorticks_off()
     if plot.is_logarithmic:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     else:
         axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
 def _reach(series: Series) -> np.ndarray | None:
