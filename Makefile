@@ -37,8 +37,8 @@ lint: $(STAMP) ## Check style, types, security, the compose file, the Dockerfile
 	@for file in deploy/grafana/dashboards/*.json; do \
 		echo "$$file"; $(BIN)/python -m json.tool "$$file" /dev/null || exit 1; done
 
-bench: $(BENCH_STAMP) ## Measure the lane beside stock Faust and Quix Streams agents
-	@$(BIN)/python -m tests.benchmarks.throughput $(ARGS)
+bench: $(BENCH_STAMP) ## Measure the worker beside stock Faust and Quix Streams; write RESULTS.md
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 schemas: $(STAMP) ## Write the JSON Schemas of all messages to deploy/schemas
 	@$(BIN)/python -c 'from pathlib import Path; from stream_app.schemas import export_schemas; \
@@ -58,7 +58,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # Quix Streams asks for an older pydantic than the worker is tested with, and for Python 3.11: it lies
-# in a folder from which only its contender imports, and the benchmark goes on without it.
+# in a folder from which only its contender imports, and the benchmark goes on without it, and without
+# the index libraries, one of which needs a compiler.
 $(BENCH_STAMP): $(STAMP) tests/benchmarks/quix-constraints.txt
 	@echo "Installing what the benchmark compares with and draws with"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -66,4 +67,7 @@ $(BENCH_STAMP): $(STAMP) tests/benchmarks/quix-constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
 		--target $(VENV)/quix -c tests/benchmarks/quix-constraints.txt 'quixstreams>=3.28,<4' || \
 		echo "Quix Streams cannot be installed here; it is left out" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[indexes]' || \
+		echo "The index libraries cannot be installed here; they are left out" >&2
 	@touch $@

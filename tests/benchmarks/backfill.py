@@ -1,6 +1,7 @@
 """Events per second of the back-fill of a file, without and with publishing, beside the limit.
 
-    python -m tests.benchmarks.backfill [--events N] [--data FILE] [--rounds N] [--json FILE]
+    python -m tests.benchmarks.backfill [--quick] [--rounds N] [--events N] [--data FILE]
+        [--json FILE]
 
 Without ``--data`` the file holds the log of the other benchmarks. Every measurement is a process of
 its own, over the same events and checkpoint, and the order turns from round to round; a ratio is
@@ -13,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,6 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 from rich.console import Console
-from rich.table import Table
 
 from model.checkpoint import load, save
 from model.event_log import OPTIONAL, REQUIRED, read_event_log
@@ -47,12 +45,19 @@ from stream_app.settings import PREFIX, Settings
 from stream_app.terminal import stages
 from stream_app.verify import with_worker_settings
 from tests.benchmarks import limit
+from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
+from tests.benchmarks.figures import Spread
+from tests.benchmarks.goals import Goal, as_list
+from tests.benchmarks.processes import BenchmarkError
+from tests.benchmarks.results import Plot, Section, Series, Table
 from tests.benchmarks.workload import InputRecord, bench_checkpoint, make_records
 from tests.checkpoints import named_checkpoint
 
 EVENTS = 400_000
 PARTITIONS = 8
+QUICK_EVENTS = 100_000
 ROUNDS = 3
+QUICK_ROUNDS = 1
 GOAL = 0.8
 """Of the limit's rate."""
 
@@ -165,59 +170,88 @@ def _in_process(name: str, path: Path, home: Path, own: dict[str, Any]) -> Measu
     result = home / "result.json"
     arguments = ["--measure", name, "--data", str(path), "--result", str(result)]
     variables = {f"{PREFIX}{key.upper()}": str(value) for key, value in own.items()}
-    subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.backfill", *arguments],
-        env={**os.environ, **variables},
-        check=True,
-    )
+    command = [sys.executable, "-m", "tests.benchmarks.backfill", *arguments]
+    if subprocess.run(command, env={**os.environ, **variables}).returncode != 0:
+        raise BenchmarkError(f"The measurement of {name} failed; what it said stands above.")
     return msgspec.json.decode(result.read_bytes(), type=Measured)
+
+
+def ratio(found: dict[str, list[Measured]], name: str) -> Spread:
+    """A rate over the limit's, round by round."""
+    pairs = zip(found[name], found["limit"], strict=True)
+    return Spread.of([one.events_per_second / limit.events_per_second for one, limit in pairs])
+
+
+def goal_of(found: dict[str, list[Measured]]) -> Goal:
+    """What is asked of the back-fill as the command does it."""
+    measured = ratio(found, "published").median
+    return Goal("back-fill with publishing, of the limit", "at least", GOAL, measured, "", 2)
+
+
+def section_of(found: dict[str, list[Measured]]) -> Section:
+    """Rates and ratios."""
+    first = found["limit"][0]
+    rows, spreads = [], []
+    for name, measured in found.items():
+        spread = Spread.of([one.events_per_second for one in measured])
+        spreads.append(spread)
+        of_limit = None if name == "limit" else ratio(found, name)
+        cpu = Spread.of([1e6 * one.cpu_seconds / one.events for one in measured])
+        rows.append(
+            [
+                name,
+                f"{spread.median:,.0f}",
+                f"{spread.lowest:,.0f} to {spread.highest:,.0f}",
+                "" if of_limit is None else f"{of_limit.median:.2f}",
+                "" if of_limit is None else f"{of_limit.lowest:.2f} to {of_limit.highest:.2f}",
+                f"{cpu.median:.1f}",
+            ]
+        )
+    return Section(
+        "backfill",
+        "Back-fill of a history",
+        f"{first.events:,} events of {first.users:,} users in a file. Published is "
+        "`interest-stream replay --offline`, from the first byte read of the file until an "
+        "embedded broker on the same processors has acknowledged the last row; rows is the same "
+        "without publishing; the limit is the worker's own code over the same records in memory, "
+        "without Kafka and store. A ratio is taken within a round. CPU us: processor time of the "
+        f"process per event.{as_list([goal_of(found)])}",
+        Table(["", "events/s", "spread", "of the limit", "spread", "CPU us"], rows),
+        Plot(
+            "bars",
+            "",
+            "events/s",
+            [
+                Series(
+                    "events/s",
+                    list(found),
+                    [spread.median for spread in spreads],
+                    [spread.lowest for spread in spreads],
+                    [spread.highest for spread in spreads],
+                )
+            ],
+        ),
+    )
 
 
 def report(found: dict[str, list[Measured]]) -> dict[str, Any]:
     """The figures as plain values."""
-    ratios = {
-        name: [
-            one.events_per_second / other.events_per_second
-            for one, other in zip(found[name], found["limit"], strict=True)
-        ]
-        for name in ("rows", "published")
-    }
     return {
         "events": found["limit"][0].events,
         "users": found["limit"][0].users,
         "events_per_second": {
             name: [one.events_per_second for one in measured] for name, measured in found.items()
         },
-        "ratio_to_limit": ratios,
-        "goal": GOAL,
-        "is_reached": statistics.median(ratios["published"]) >= GOAL,
+        "ratio_to_limit": {name: asdict(ratio(found, name)) for name in found if name != "limit"},
         "measurements": {name: [asdict(one) for one in many] for name, many in found.items()},
     }
 
 
-def table_of(figures: dict[str, Any]) -> Table:
-    """Rates and ratios, medians with extremes."""
-    title = f"Back-fill of {figures['events']:,} events of {figures['users']:,} users"
-    table = Table("", "events/s", "lowest", "highest", "of the limit", title=title)
-    for name, values in figures["events_per_second"].items():
-        ratios = figures["ratio_to_limit"].get(name)
-        table.add_row(
-            name,
-            f"{statistics.median(values):,.0f}",
-            f"{min(values):,.0f}",
-            f"{max(values):,.0f}",
-            "" if ratios is None else f"{statistics.median(ratios):.2f}",
-        )
-    return table
-
-
 def main() -> None:
     """Runs the benchmark; or, with ``--measure``, one measurement of it."""
-    parser = argparse.ArgumentParser(description="Measure the back-fill of a file.")
-    parser.add_argument("--events", type=int, default=EVENTS, help="events of the log")
-    parser.add_argument("--data", type=Path, help="a log of yours instead")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser = make_parser("Measure the back-fill of a file.", "one round, a short log", ROUNDS)
+    parser.add_argument("--events", type=positive, metavar="N", help="events of the log")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="a log of yours instead")
     parser.add_argument("--measure", choices=list(MEASURES), help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -226,22 +260,31 @@ def main() -> None:
         measured = MEASURES[arguments.measure](arguments.data, Settings())
         arguments.result.write_bytes(msgspec.json.encode(measured))
         return
-    console = Console()
-    with tempfile.TemporaryDirectory(prefix="interest-backfill-") as folder:
-        home = Path(folder)
-        path = arguments.data or home / "log.parquet"
-        if arguments.data is None:
-            write_log(path, arguments.events)
-            checkpoint = bench_checkpoint()
-        else:
-            log = read_event_log(path)
-            checkpoint = named_checkpoint(log.items, log.categories)
-        save(checkpoint, home / "checkpoint", "Random weights for the benchmark.")
-        figures = report(run(path, home, arguments.rounds, console))
-    console.print(table_of(figures))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-        console.print(f"All figures are in {arguments.json}.")
+    console = make_console()
+    events = arguments.events or (QUICK_EVENTS if arguments.quick else EVENTS)
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    with ending(console):
+        with tempfile.TemporaryDirectory(prefix="interest-backfill-") as folder:
+            home = Path(folder)
+            path = arguments.data or home / "log.parquet"
+            if arguments.data is None:
+                write_log(path, events)
+                checkpoint = bench_checkpoint()
+            else:
+                log = read_event_log(path)
+                checkpoint = named_checkpoint(log.items, log.categories)
+            save(checkpoint, home / "checkpoint", "Random weights for the benchmark.")
+            found = run(path, home, rounds, console)
+        log_of = "--data FILE" if arguments.data else f"--events {events}"
+        publish(
+            console,
+            arguments.json,
+            "backfill",
+            f"python -m tests.benchmarks.backfill --rounds {rounds} {log_of}",
+            [section_of(found)],
+            report(found),
+            [goal_of(found)],
+        )
 
 
 if __name__ == "__main__":

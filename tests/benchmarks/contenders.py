@@ -81,11 +81,17 @@ class Contender:
     left_out: Callable[[], str | None] = lambda: None
 
 
-def measure_worker(place: Place) -> Measurement:
+def measure_worker(
+    place: Place, committed: int = 0, look: Callable[[int], None] = lambda pid: None
+) -> Measurement:
     """The worker as a user starts it, watched through its /metrics.
 
     The time runs from the last look at which nothing was decoded to the first at which everything
     was acknowledged, so it is too long by up to two looks.
+
+    Args:
+        committed: events that an earlier worker of the group has committed.
+        look: called with the worker's process id at every look.
     """
     settings = place.settings()
     topics.create(settings)
@@ -105,9 +111,10 @@ def measure_worker(place: Place) -> Measurement:
             asked = _Clock.read(worker.pid)
             seen = worker.metrics() or seen
             now = _Clock.read(worker.pid)
+            look(worker.pid)
             if seen and not seen[_DECODED]:
                 before = asked
-        _wait_for_commit(settings, place.events)
+        _wait_for_commit(settings, committed + place.events)
     finally:
         worker.stop()
     return Measurement(
@@ -185,11 +192,17 @@ def measure_quix(place: Place) -> Measurement:
     return _measure_module("tests.benchmarks.quix_agent", [], place, [QUIX_FOLDER])
 
 
+def measure_quix_light(place: Place) -> Measurement:
+    """The Quix Streams application with the network alone."""
+    topics.create(place.settings())
+    return _measure_module("tests.benchmarks.quix_agent", ["--light"], place, [QUIX_FOLDER])
+
+
 def no_quix() -> str | None:
     """Why Quix Streams cannot be measured, None when it can."""
     if installed("quixstreams") is not None:
         return None
-    return "quix_streams is left out: quixstreams is not installed, which `make bench` does."
+    return "Quix Streams is left out: quixstreams is not installed, which `make bench` does."
 
 
 def measure_limit(place: Place) -> Measurement:
@@ -243,6 +256,13 @@ CONTENDERS = (
         "LSTM, drift test, ranking with reasons, RocksDB state with changelog, written at commits",
         "small",
         measure_quix,
+        no_quix,
+    ),
+    Contender(
+        "quix_streams_light",
+        "the same application with the network alone, as in stock_faust_light",
+        "small",
+        measure_quix_light,
         no_quix,
     ),
     Contender(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stream_app.settings import PREFIX
-from tests.benchmarks.contenders import BenchmarkError
+from tests.benchmarks.processes import BenchmarkError
 
 END_TIMEOUT_S = 60.0
 

@@ -15,6 +15,7 @@ RATIOS = {
     "ratio_stock_faust": "stock_faust",
     "ratio_stock_faust_light": "stock_faust_light",
     "ratio_quix_streams": "quix_streams",
+    "ratio_quix_streams_light": "quix_streams_light",
     "ratio_limit": "limit",
 }
 """The worker's rate over that of another contender."""

@@ -1,7 +1,7 @@
 """Latency from produce to the output in another process, at shares of the throughput.
 
-    python -m tests.benchmarks.latency [--throughput N] [--seconds S] [--bootstrap HOST:PORT]
-        [--json FILE]
+    python -m tests.benchmarks.latency [--quick] [--rounds N] [--throughput N] [--seconds S]
+        [--bootstrap HOST:PORT] [--json FILE]
 
 A producer, the worker and a consumer, each a process of its own, at 10, 50 and 80 % of the worker's
 throughput, which is measured first unless it is given. The latency of an event runs from the time
@@ -9,39 +9,42 @@ at which it was due until the consumer has its recommendation (paced_producer.py
 Beside each rate stands the same chain without the worker: the consumer then reads the events
 themselves, which is what producer, broker, consumer and machine take alone.
 
-Every case has a broker of its own, unless --bootstrap names a cluster.
+Every case has a broker of its own, unless --bootstrap names a cluster, and comes once a round.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from stream_app.demo.processes import WorkerProcess
-from stream_app.errors import InterestStreamError
 from tests.benchmarks.cluster import cluster, worker_overrides
-from tests.benchmarks.contenders import BenchmarkError, Place, measure_worker
+from tests.benchmarks.command_line import ending, make_console, make_parser, publish
+from tests.benchmarks.contenders import Place, measure_worker
 from tests.benchmarks.ends import End
+from tests.benchmarks.latency_sections import Case, goals_of, latency_section, stays_section
 from tests.benchmarks.output_reader import Seen
 from tests.benchmarks.paced_producer import Sent
+from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.processor_time import family, read
-from tests.benchmarks.throughput import EVENTS, PARTITIONS, commit, machine
 from tests.benchmarks.where_time_goes import Stay, stay_between
 from tests.benchmarks.workload import make_records, produce
 
 SHARES = (0.1, 0.5, 0.8)
-SECONDS = 30.0
+PARTITIONS = 8
+EVENTS = 400_000
+"""Of the log by which the throughput is measured."""
+ROUNDS = 3
+QUICK_ROUNDS = 1
+SECONDS = 20.0
+QUICK_SECONDS = 5.0
 WARM_UP_S = 5.0
 DRAIN_S = 30.0
 """How long what was sent may take to come out."""
@@ -49,85 +52,72 @@ SETTLE_S = 1.0
 PERCENTILES = (50, 99, 99.9)
 
 
-@dataclass(frozen=True)
-class Case:
-    """What one rate gave.
-
-    share, rate    of the throughput; events/s
-    worker         whether the worker was between producer and consumer
-    samples        events whose latency was taken
-    p50_ms ...     from the time at which an event was due until it, or its list, was read
-    late_p99_ms    how far behind its own rate the producer was, which is in the latency
-    drain_s        from the last event sent until the worker had applied everything
-    cores          that each process kept busy, out of the machine's
-    stay           where the worker's share of the latency went
-    """
-
-    share: float
-    rate: float
-    worker: bool
-    samples: int
-    p50_ms: float
-    p99_ms: float
-    p999_ms: float
-    late_p99_ms: float
-    drain_s: float | None
-    cores: dict[str, float]
-    stay: Stay | None
-
-
 def main() -> None:
     """Measure; exit code 1 when something fails, 130 when it is interrupted."""
-    parser = argparse.ArgumentParser(description="Measure the latency from produce to output.")
+    arguments = _arguments()
+    console = make_console()
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
+    with ending(console):
+        with tempfile.TemporaryDirectory(prefix="interest-latency-") as folder:
+            home = Path(folder)
+            throughput = arguments.throughput or measure_throughput(home, arguments.bootstrap)
+            console.print(f"The worker's throughput is {throughput:,.0f} events/s.")
+            cases = run(throughput, seconds, rounds, arguments.bootstrap, home, console)
+        goals = goals_of(cases)
+        publish(
+            console,
+            arguments.json,
+            "latency",
+            f"python -m tests.benchmarks.latency --rounds {rounds} --seconds {seconds:g}",
+            [latency_section(cases, throughput, goals), stays_section(cases)],
+            {
+                "throughput_events_per_s": throughput,
+                "seconds": seconds,
+                "warm_up_s": WARM_UP_S,
+                "partitions": PARTITIONS,
+                "cases": [asdict(case) for case in cases],
+            },
+            goals,
+        )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = make_parser(
+        "Measure the latency from produce to output.", "one round, short cases", ROUNDS
+    )
     parser.add_argument(
         "--throughput", type=float, metavar="N", help="events/s of the worker; measured by default"
     )
     parser.add_argument(
-        "--seconds", type=float, default=SECONDS, metavar="S", help="of each rate, 30 by default"
+        "--seconds", type=float, metavar="S", help=f"of each case, {SECONDS:g} by default"
     )
     parser.add_argument(
         "--bootstrap", metavar="HOST:PORT", help="a cluster; a broker of its own by default"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    arguments = parser.parse_args()
-    console = Console()
-    try:
-        figures = run(arguments.throughput, arguments.seconds, arguments.bootstrap, console)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (BenchmarkError, InterestStreamError) as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error}", soft_wrap=True, highlight=False)
-        sys.exit(1)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    return parser.parse_args()
 
 
 def run(
-    throughput: float | None, seconds: float, bootstrap: str | None, console: Console
-) -> dict[str, Any]:
-    """All rates, with and without the worker, and the tables of what they gave."""
-    with tempfile.TemporaryDirectory(prefix="interest-latency-") as folder:
-        home = Path(folder)
-        if throughput is None:
-            throughput = measure_throughput(home, bootstrap)
-            console.print(f"The worker's throughput is {throughput:,.0f} events/s.")
-        cases = []
+    throughput: float,
+    seconds: float,
+    rounds: int,
+    bootstrap: str | None,
+    home: Path,
+    console: Console,
+) -> list[Case]:
+    """All rates with and without the worker, round by round."""
+    cases = []
+    for number in range(rounds):
         for share in SHARES:
             for worker in (False, True):
-                place = home / f"{share:g}-{worker}"
+                place = home / f"{number}-{share:g}-{worker}"
                 place.mkdir()
                 cases.append(measure(share, throughput, seconds, worker, place, bootstrap))
-                console.print(_sentence(cases[-1]), highlight=False)
-    console.print(latency_table(cases), stays_table(cases))
-    return {
-        "throughput_events_per_s": throughput,
-        "seconds": seconds,
-        "warm_up_s": WARM_UP_S,
-        "partitions": PARTITIONS,
-        "cases": [asdict(case) for case in cases],
-        "commit": commit(),
-        "machine": machine(),
-    }
+                console.print(
+                    f"Round {number + 1} of {rounds}: {_sentence(cases[-1])}", highlight=False
+                )
+    return cases
 
 
 def measure_throughput(home: Path, bootstrap: str | None) -> float:
@@ -224,53 +214,6 @@ def _sentence(case: Case) -> str:
         f"{case.share:.0%} {'worker' if case.worker else 'floor '} {case.rate:8,.0f}/s  "
         f"p50 {case.p50_ms:.1f}  p99 {case.p99_ms:.1f}  p99.9 {case.p999_ms:.1f} ms"
     )
-
-
-def latency_table(cases: list[Case]) -> Table:
-    """Percentiles of each rate."""
-    table = Table(
-        title="Latency from produce to the consumer, ms",
-        caption="Floor: the same chain without the worker. Late: p99 of how far the producer was "
-        "behind its rate. Drain: until all that was sent was applied. Cores: kept busy.",
-        caption_justify="left",
-    )
-    table.add_column("chain", no_wrap=True)
-    for name in ("events/s", "samples", "p50", "p99", "p99.9", "late", "drain s", "cores"):
-        table.add_column(name, justify="right")
-    for case in cases:
-        table.add_row(
-            f"{case.share:.0%} {'worker' if case.worker else 'floor'}",
-            f"{case.rate:,.0f}",
-            f"{case.samples:,}",
-            *(f"{ms:.1f}" for ms in (case.p50_ms, case.p99_ms, case.p999_ms, case.late_p99_ms)),
-            "-" if case.drain_s is None else f"{case.drain_s:.1f}",
-            "  ".join(f"{name} {cores:.2f}" for name, cores in case.cores.items()),
-        )
-    return table
-
-
-def stays_table(cases: list[Case]) -> Table:
-    """Where the time of an event goes in the worker."""
-    table = Table(
-        title="Where an event stays, mean ms",
-        caption="Fetch: until the worker has it. Merge: until its batch begins. Batch: until its "
-        "outputs are acknowledged. The steps are of a batch, and each has the wait for the broker.",
-        caption_justify="left",
-    )
-    table.add_column("share")
-    stays = [(case.share, case.stay) for case in cases if case.stay is not None]
-    names = [*stays[0][1].event_ms, "batch events", "batches/s", *stays[0][1].batch_ms]
-    for name in names:
-        table.add_column(name, justify="right")
-    for share, stay in stays:
-        table.add_row(
-            f"{share:.0%}",
-            *(f"{ms:.1f}" for ms in stay.event_ms.values()),
-            f"{stay.batch_events:.0f}",
-            f"{stay.batches_per_s:.0f}",
-            *(f"{ms:.2f}" for ms in stay.batch_ms.values()),
-        )
-    return table
 
 
 if __name__ == "__main__":

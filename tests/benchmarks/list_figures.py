@@ -24,6 +24,9 @@ from stream_app.terminal import Stages
 from tests.benchmarks.exact_lists import exact_lists, network_top, recall
 from tests.benchmarks.item_indexes import LIBRARIES, ItemIndex, Library, item_vectors, queries_of
 
+CANDIDATES = "candidates (worker)"
+EXACT = "exact, whole score"
+EXACT_NETWORK = "exact, network's part"
 K = 10
 TOGETHER = 256
 """Rows asked for together, as the worker ranks them."""
@@ -82,7 +85,7 @@ def measure(
     table = checkpoint.network.item.weight[1 : items + 1]
     bias = checkpoint.network.item_bias[1 : items + 1]
     exact = _in_parts(lambda part: network_top(out[part], table, bias, K)[0], len(rows))
-    for way, held in (("exact, network's part", table), ("the same, 16 bits", table.half())):
+    for way, held in ((EXACT_NETWORK, table), ("the same, 16 bits", table.half())):
 
         def network_lists(part: slice, held: torch.Tensor = held) -> np.ndarray:
             return network_top(out[part], held, bias, K)[0]
@@ -120,7 +123,7 @@ def _candidates(subject: Figure, checkpoint: Checkpoint, rows: StateBatch) -> It
     found = _in_parts(lists, len(rows))
     yield replace(
         subject,
-        way="candidates (worker)",
+        way=CANDIDATES,
         lists_per_s=rate(lists, len(rows)),
         recall=recall(found[: len(exact)], exact),
         build_s=_load_seconds(checkpoint),
@@ -141,7 +144,7 @@ def _candidates(subject: Figure, checkpoint: Checkpoint, rows: StateBatch) -> It
     )
     yield replace(
         subject,
-        way="exact, whole score",
+        way=EXACT,
         lists_per_s=rate(whole, len(rows), WHOLE_TOGETHER),
         recall=1.0,
         same_when_cut=_same_when_cut(whole, WHOLE_TOGETHER),

@@ -77,10 +77,16 @@ def _lines(axes: Axes, plot: Plot) -> None:
         )
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
+    if plot.is_x_logarithmic:
+        axes.set_xscale("log")
+    ticks = sorted({float(x) for series in plot.series for x in series.x})
+    axes.set_xticks(ticks, [f"{tick:,.4g}" if tick < 1 else f"{tick:,.0f}" for tick in ticks])
+    axes.minorticks_off()
     if plot.is_logarithmic:
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
 def _reach(series: Series) -> np.ndarray | None:

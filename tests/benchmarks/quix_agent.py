@@ -2,14 +2,14 @@
 
 The three topics are concatenated into one dataframe, so that the events of a user share a state. A
 stateful function takes one event at a time: decode and validate it, read the user's row, move it
-with the product's own ``transition`` on a batch of one, write it. What comes out goes to two
-topics. The row is bytes in the application's RocksDB store, which has a changelog topic; Quix
-Streams writes both at a commit, and of each user only the last row. As with the stock agents,
-repeats and dead letters are left out, and what is written after the last event is not waited for:
-that is in its favour.
+with the product's own ``transition`` on a batch of one, write it; ``--light`` calls the network
+directly (light_model.py). What comes out goes to two topics. The row is bytes in the application's
+RocksDB store, which has a changelog topic; Quix Streams writes both at a commit, and of each user
+only the last row. As with the stock agents, repeats and dead letters are left out, and what is
+written after the last event is not waited for: that is in its favour.
 
-Run by the harness: ``python -m tests.benchmarks.quix_agent --events N --result FILE``, with the
-worker's INTEREST_* variables.
+Run by the harness: ``python -m tests.benchmarks.quix_agent --events N --result FILE [--light]``,
+with the worker's INTEREST_* variables.
 """
 
 from __future__ import annotations
@@ -93,11 +93,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, required=True)
     parser.add_argument("--result", type=Path, required=True)
+    parser.add_argument("--light", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings()
     progress = Progress(arguments.events, arguments.result)
-    build_app(settings, step_of(settings), progress).run()
+    build_app(settings, step_of(settings, arguments.light), progress).run()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.report FILE [FILE...]
 
-The order of the files is the order of the sections. A file replaces nothing of an earlier report:
-name all files whose figures are to stand in it.
+A file is what one benchmark has written with --json, or all of them. The order of the files is the
+order of the sections. A file replaces nothing of an earlier report: name all files whose figures
+are to stand in it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from pathlib import Path
 from tests.benchmarks.results import Document, ResultError, Section, Table, read
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "RESULTS.md"
-PLOTS = HERE / "plots"
+NAME = "RESULTS.md"
+PLOTS = "plots"
 
 _HEAD = """# Results of the benchmarks
 
-Written by `python -m tests.benchmarks.report` from the JSON files of the benchmarks; each part says
-what repeats it. Figures are medians over the rounds, with the lowest and the highest round.
+Written by `python -m tests.benchmarks`; each part says what repeats it. Figures are medians over
+the rounds, with the lowest and the highest round.
 """
 
 
@@ -32,19 +33,32 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by --json")
     arguments = parser.parse_args()
     try:
-        from tests.benchmarks.plots import draw
-    except ImportError as error:
-        sys.exit(f"The plots need matplotlib ({error}); run pip install -e '.[bench]'.")
-    try:
-        documents = [read(path) for path in arguments.files]
-        text = render(documents)
+        write([document for path in arguments.files for document in read(path)], HERE)
     except ResultError as error:
         sys.exit(str(error))
-    PLOTS.mkdir(exist_ok=True)
+
+
+def write(documents: Sequence[Document], folder: Path) -> Path:
+    """Write the report and its plots into a folder, and return the report's file.
+
+    Raises:
+        ResultError: two sections have one name, or matplotlib is not installed.
+    """
+    try:
+        from tests.benchmarks.plots import draw
+    except ImportError as error:
+        raise ResultError(
+            f"The plots need matplotlib ({error}); run pip install -e '.[bench]'."
+        ) from None
+    text = render(documents)
+    plots = folder / PLOTS
+    plots.mkdir(parents=True, exist_ok=True)
     for document in documents:
         for section in document.sections:
-            draw(section, PLOTS / f"{section.name}.png")
-    RESULTS.write_text(text, "utf-8")
+            draw(section, plots / f"{section.name}.png")
+    report = folder / NAME
+    report.write_text(text, "utf-8")
+    return report
 
 
 def render(documents: Sequence[Document]) -> str:
@@ -53,7 +67,7 @@ def render(documents: Sequence[Document]) -> str:
     Raises:
         ResultError: two sections have one name.
     """
-    parts, seen = [_HEAD], set()
+    parts, seen = [_HEAD, *_goals(documents)], set()
     for document in documents:
         for section in document.sections:
             if section.name in seen:
@@ -66,8 +80,20 @@ def render(documents: Sequence[Document]) -> str:
     return "\n".join(parts)
 
 
+def _goals(documents: Sequence[Document]) -> list[str]:
+    """All goals in one table, where there are any."""
+    rows = [
+        [g.what, f"{g.kind} {g.shown(g.bound)}", g.shown(g.measured), g.verdict]
+        for document in documents
+        for g in document.goals
+    ]
+    if not rows:
+        return []
+    return [f"## Goals\n\n{_markdown(Table(['figure', 'goal', 'measured', ''], rows))}\n"]
+
+
 def _section(section: Section) -> str:
-    picture = f"![{section.title}](plots/{section.name}.png)"
+    picture = f"![{section.title}]({PLOTS}/{section.name}.png)"
     return f"## {section.title}\n\n{section.text}\n\n{_markdown(section.table)}\n\n{picture}\n"
 
 

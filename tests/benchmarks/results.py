@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from tests.benchmarks.goals import Goal, as_values
+
 QUIX_FOLDER = Path(sys.prefix) / "quix"
 """Where `make bench` installs Quix Streams: it asks for an older pydantic than the worker has."""
 
@@ -65,13 +67,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Plot:
-    """One or more series on one pair of axes, units in the labels; ``y_label`` is the figure's."""
+    """One or more series on one pair of axes, units in the labels; ``y_label`` is the figure's.
+
+    is_logarithmic, is_x_logarithmic  of the figure's axis, and of the other one of lines
+    """
 
     kind: Literal["bars", "lines"]
     x_label: str
     y_label: str
     series: Sequence[Series]
     is_logarithmic: bool = False
+    is_x_logarithmic: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ class Document:
     machine: dict[str, Any]
     versions: dict[str, str | None]
     sections: Sequence[Section]
+    goals: Sequence[Goal] = ()
 
 
 def write(
@@ -104,12 +111,14 @@ def write(
     command: str,
     sections: Sequence[Section],
     figures: dict[str, Any],
+    goals: Sequence[Goal] = (),
 ) -> None:
     """Write a document.
 
     Args:
         command: what repeats the measurement, without paths of this machine.
         figures: by name, as JSON; they stand at the top of the document.
+        goals: of the figures.
     """
     document = Document(
         benchmark,
@@ -120,25 +129,35 @@ def write(
         versions(),
         sections,
     )
-    path.write_text(json.dumps({**figures, **asdict(document)}, indent=2) + "\n", "utf-8")
+    whole = {**figures, **asdict(document), "goals": as_values(goals)}
+    path.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
 
 
-def read(path: Path) -> Document:
-    """Read a document.
+def read(path: Path) -> list[Document]:
+    """Read a document, or all those that the harness has put into one file.
 
     Raises:
         ResultError: the file cannot be read, or is none.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Document)
+        return _documents(path.read_bytes())
     except (OSError, msgspec.DecodeError) as error:
         raise ResultError(
             f"{path} is no document of a benchmark ({error}); write it with --json."
         ) from None
 
 
+def _documents(text: bytes) -> list[Document]:
+    whole = msgspec.json.decode(text, type=dict[str, Any])
+    parts = whole["parts"].values() if "parts" in whole else [whole]
+    return [msgspec.convert(part, Document) for part in parts]
+
+
 def commit() -> dict[str, Any]:
-    """The commit of the working tree and whether files differ from it; None without git."""
+    """The commit of the working tree and whether files differ from it; None without git.
+
+    What the report writes is left aside: a second run would not be of this commit otherwise.
+    """
     here = Path(__file__).parent
 
     def git(*command: str) -> str | None:
@@ -150,7 +169,7 @@ def commit() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    status = git("status", "--porcelain")
+    status = git("status", "--porcelain", "--", ":/", ":!RESULTS.md", ":!plots")
     return {"id": git("rev-parse", "HEAD"), "changed": None if status is None else bool(status)}
 
 

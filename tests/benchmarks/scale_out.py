@@ -1,39 +1,41 @@
 """Events per second of 1, 2 and 4 workers over 8 and 32 partitions, and of one worker on one core.
 
-    python -m tests.benchmarks.scale_out [--events N] [--bootstrap HOST:PORT] [--json FILE]
+    python -m tests.benchmarks.scale_out [--quick] [--rounds N] [--events N]
+        [--bootstrap HOST:PORT] [--json FILE]
 
-Each case has a broker of its own, unless --bootstrap names a cluster. When the workers share all
-partitions the log is written as fast as it goes. The rates are those from its end until the first
-worker has nothing left, so that every worker is busy all the time. Beside them stands how many
-cores the broker and the workers kept busy, and how many nobody used: where none is left, the
-machine is the limit. In one case the worker may use one core alone and the broker another.
+Each case comes once a round, with a broker of its own unless --bootstrap names a cluster. When the
+workers share all partitions the log is written as fast as it goes. The rates are those from its end
+until the first worker has nothing left, so that every worker is busy all the time. Beside them
+stands how many cores the broker and the workers kept busy, and how many nobody used: where none is
+left, the machine is the limit. In one case the worker may use one core alone, the broker another.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from stream_app.demo.processes import PROGRAM, WorkerProcess
-from stream_app.errors import InterestStreamError
 from tests.benchmarks.cluster import cluster, worker_overrides
-from tests.benchmarks.contenders import BenchmarkError, Metrics
-from tests.benchmarks.processor_time import IDLE, Reading, confine, family, read
-from tests.benchmarks.throughput import commit, machine
+from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
+from tests.benchmarks.contenders import Metrics
+from tests.benchmarks.processes import BenchmarkError
+from tests.benchmarks.processor_time import Reading, confine, family, read
+from tests.benchmarks.scale_out_section import Case, scale_out_section, worker_name
 from tests.benchmarks.workload import InputRecord, make_records, produce
 
-EVENTS = 800_000
+EVENTS = 500_000
+QUICK_EVENTS = 300_000
+ROUNDS = 3
+QUICK_ROUNDS = 1
 WORKERS = (1, 2, 4)
 PARTITIONS = (8, 32)
 BROKER_CORE, WORKER_CORE = 0, 1
@@ -41,65 +43,7 @@ PINNED_PROGRAM = ("tests.benchmarks.pinned_worker", str(WORKER_CORE))
 LOOK_S = 0.25
 WAIT_S = 300.0
 SHORTEST_S = 2.0
-SPARE_CORES = 0.1
-"""Fewer idle cores than these, and the machine is the limit."""
 LAG, APPLIED = "interest_consumer_lag_events", "interest_events_total"
-
-
-@dataclass(frozen=True)
-class Case:
-    """What one number of workers gave.
-
-    pinned                 whether worker and broker had one core each
-    seconds                from the end of the log until the first worker had nothing left
-    rates                  events/s of each worker in that time
-    shares                 partitions of each worker
-    cores                  kept busy in that time by the broker, if it is ours, and each worker
-    producer_us_per_event  processor time of writing the log, before that time
-    """
-
-    workers: int
-    partitions: int
-    pinned: bool
-    seconds: float
-    rates: list[float]
-    shares: list[int]
-    cores: dict[str, float]
-    producer_us_per_event: float
-
-    @property
-    def rate(self) -> float:
-        """Events/s of all workers."""
-        return sum(self.rates)
-
-    @property
-    def fairness(self) -> float:
-        """The rate of the slowest worker over that of the fastest."""
-        return min(self.rates) / max(self.rates)
-
-    @property
-    def worker_cores(self) -> float:
-        """Cores that all workers kept busy."""
-        return sum(self.cores[_name(number)] for number in range(self.workers))
-
-    @property
-    def limit(self) -> str:
-        """What keeps the rate from being higher."""
-        if self.pinned:
-            return "one core"
-        return "the machine" if self.cores[IDLE] < SPARE_CORES else "the workers"
-
-    def figures(self) -> dict[str, Any]:
-        """All of it, for a JSON file."""
-        broker = self.cores.get("broker")
-        return {
-            **asdict(self),
-            "events_per_second": self.rate,
-            "fairness": self.fairness,
-            "limit": self.limit,
-            "worker_us_per_event": 1e6 * self.worker_cores / self.rate,
-            "broker_us_per_event": None if broker is None else 1e6 * broker / self.rate,
-        }
 
 
 @dataclass(frozen=True)
@@ -113,41 +57,46 @@ class Look:
 
 def main() -> None:
     """Measure; exit code 1 when something fails, 130 when it is interrupted."""
-    parser = argparse.ArgumentParser(description="Measure how the rate grows with the workers.")
-    parser.add_argument("--events", type=int, default=EVENTS, metavar="N", help="of the log")
+    arguments = _arguments()
+    console = make_console()
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    events = arguments.events or (QUICK_EVENTS if arguments.quick else EVENTS)
+    with ending(console):
+        cases = run(events, rounds, arguments.bootstrap, console)
+        publish(
+            console,
+            arguments.json,
+            "scale_out",
+            f"python -m tests.benchmarks.scale_out --rounds {rounds} --events {events}",
+            [scale_out_section(cases, os.cpu_count() or 1)],
+            {"events": events, "cases": [case.figures() for case in cases]},
+        )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = make_parser(
+        "Measure how the rate grows with the workers.", "one round, a shorter log", ROUNDS
+    )
+    parser.add_argument("--events", type=positive, metavar="N", help="of the log")
     parser.add_argument("--bootstrap", metavar="HOST:PORT", help="a cluster; a broker by default")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    arguments = parser.parse_args()
-    console = Console()
-    try:
-        cases = run(arguments.events, arguments.bootstrap, console)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (BenchmarkError, InterestStreamError) as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error}", soft_wrap=True, highlight=False)
-        sys.exit(1)
-    console.print(rates_table(cases))
-    if arguments.json is not None:
-        figures = {
-            "events": arguments.events,
-            "cases": [case.figures() for case in cases],
-            "commit": commit(),
-            "machine": machine(),
-        }
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    return parser.parse_args()
 
 
-def run(events: int, bootstrap: str | None, console: Console) -> list[Case]:
-    """All cases; the pinned one where there are two cores."""
+def run(events: int, rounds: int, bootstrap: str | None, console: Console) -> list[Case]:
+    """All cases, round by round; the pinned one where there are two cores."""
+    logs = {partitions: make_records(events, partitions) for partitions in PARTITIONS}
+    plan = [(number, partitions, False) for partitions in PARTITIONS for number in WORKERS]
+    if (os.cpu_count() or 1) > 1:
+        plan.append((1, min(PARTITIONS), True))
     cases = []
-    for partitions in PARTITIONS:
-        records = make_records(events, partitions)
-        pinned = (os.cpu_count() or 1) > 1 and partitions == min(PARTITIONS)
-        for workers, alone in [*((number, False) for number in WORKERS), *[(1, True)] * pinned]:
-            cases.append(measure(workers, records, partitions, bootstrap, alone))
+    for number in range(rounds):
+        for workers, partitions, pinned in plan:
+            case = measure(workers, logs[partitions], partitions, bootstrap, pinned)
+            cases.append(case)
             console.print(
-                f"{workers} workers, {partitions} partitions{', pinned' * alone}: "
-                f"{cases[-1].rate:,.0f} events/s"
+                f"Round {number + 1} of {rounds}: {workers} workers, {partitions} partitions"
+                f"{', one core each' * pinned}: {case.rate:,.0f} events/s",
+                highlight=False,
             )
     return cases
 
@@ -169,10 +118,10 @@ def measure(
         workers = []
         for number in range(count):
             program = PINNED_PROGRAM if pinned else PROGRAM
-            workers.append(WorkerProcess(overrides, home, _name(number), program))
+            workers.append(WorkerProcess(overrides, home, worker_name(number), program))
             stack.callback(workers[-1].kill)
         shares = _wait_for_shares(workers, partitions)
-        parts = {_name(number): family(worker.pid) for number, worker in enumerate(workers)}
+        parts = {worker_name(number): family(worker.pid) for number, worker in enumerate(workers)}
         if brokers:
             parts["broker"] = brokers
         spent_s = time.process_time()
@@ -194,10 +143,6 @@ def measure(
     )
 
 
-def _name(number: int) -> str:
-    return f"worker-{number}"
-
-
 def _wait_for_shares(workers: list[WorkerProcess], partitions: int) -> list[int]:
     """How many partitions each worker has, when all are ready and every partition has one owner."""
     deadline = time.monotonic() + WAIT_S
@@ -214,7 +159,8 @@ def _wait_for_shares(workers: list[WorkerProcess], partitions: int) -> list[int]
 
 
 def _partitions_of(seen: Metrics) -> set[int]:
-    return {int(labels[1]) for name, labels in seen if name == LAG}
+    # The labels of a sample are exposed in the order of their names: partition, topic.
+    return {int(labels[0]) for name, labels in seen if name == LAG}
 
 
 def _while_all_are_busy(workers: list[WorkerProcess], parts: dict[str, Any]) -> tuple[Look, Look]:
@@ -243,33 +189,6 @@ def _look(workers: list[WorkerProcess], parts: dict[str, Any]) -> Look:
 
 def _sum(seen: Metrics, name: str) -> float:
     return sum(value for (sample, _), value in seen.items() if sample == name)
-
-
-def rates_table(cases: list[Case]) -> Table:
-    """Rates and cores of each case."""
-    table = Table(
-        title="How the rate grows with the workers",
-        caption="Rates while every worker is busy. Fairness: the slowest worker over the fastest. "
-        "Cores: kept busy; idle: by nobody. Us: processor time of all workers per event.",
-        caption_justify="left",
-    )
-    table.add_column("workers", no_wrap=True)
-    for name in ("partitions", "events/s", "fairness", "workers", "broker", "idle", "us", "limit"):
-        table.add_column(name, justify="right")
-    for case in cases:
-        broker = case.cores.get("broker")
-        table.add_row(
-            f"{case.workers}{', one core' * case.pinned}",
-            str(case.partitions),
-            f"{case.rate:,.0f}",
-            f"{case.fairness:.2f}",
-            f"{case.worker_cores:.2f}",
-            "-" if broker is None else f"{broker:.2f}",
-            f"{case.cores[IDLE]:.2f}",
-            f"{1e6 * case.worker_cores / case.rate:.1f}",
-            case.limit,
-        )
-    return table
 
 
 if __name__ == "__main__":

@@ -11,22 +11,15 @@ taken within a round, and its median over the rounds is reported.
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from stream_app.errors import InterestStreamError
-from tests.benchmarks import figures, results
+from tests.benchmarks import figures
+from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.figures import Spread
-from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.results import Section
 from tests.benchmarks.rounds import PARTITIONS, Measured, Plan, run
 from tests.benchmarks.workload import CATEGORIES, EVENTS_PER_USER, ITEMS
@@ -35,67 +28,45 @@ from tests.benchmarks.yardstick import left_out
 EVENTS = 400_000
 QUICK_EVENTS = 300_000
 SMALL_EVENTS = 16_000
-QUICK_SMALL_EVENTS = 8_000
+QUICK_SMALL_EVENTS = 6_000
 ROUNDS = 3
 QUICK_ROUNDS = 2
-FILE_WIDTH = 120
-"""Columns of what is printed to a file or a pipe."""
 
 
 def main() -> None:
     """Runs the benchmark; exit code 1 when a contender fails, 130 when it is interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
     arguments = _arguments()
-    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+    console = make_console()
     plan, notes = _plan(arguments)
     for note in notes:
         console.print(note, highlight=False)
-    try:
+    with ending(console):
         measured = run(plan, console)
-    except KeyboardInterrupt:
-        console.print("Interrupted; all processes are ended.")
-        sys.exit(130)
-    except (BenchmarkError, InterestStreamError) as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error}", soft_wrap=True, highlight=False)
-        sys.exit(1)
-    sections = sections_of(plan, measured, notes)
-    for section in sections:
-        console.print(_on_terminal(section))
-        console.print(section.text, highlight=False)
-    if arguments.json is not None:
-        results.write(
-            arguments.json, "throughput", plan.command, sections, report(plan, measured, notes)
+        publish(
+            console,
+            arguments.json,
+            "throughput",
+            plan.command,
+            sections_of(plan, measured, notes),
+            report(plan, measured, notes),
         )
-        console.print(f"All figures are in {arguments.json}.")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure the worker beside its peers, in one run.")
-    parser.add_argument("--quick", action="store_true", help="two rounds, shorter logs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, 3 by default")
-    parser.add_argument("--events", type=_positive, metavar="N", help="events of the large log")
+    parser = make_parser(
+        "Measure the worker beside its peers, in one run.", "two rounds, shorter logs", ROUNDS
+    )
+    parser.add_argument("--events", type=positive, metavar="N", help="events of the large log")
     parser.add_argument(
         "--yardstick", type=Path, metavar="PATH", help="a program to measure beside, if it is there"
     )
     return parser.parse_args()
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
     """The plan, and a sentence for each thing that is left out."""
     absences = {contender.name: contender.left_out() for contender in CONTENDERS}
-    notes = [sentence for sentence in absences.values() if sentence is not None]
+    notes = list(dict.fromkeys(sentence for sentence in absences.values() if sentence))
     yardstick = arguments.yardstick
     if yardstick is not None and (sentence := left_out(yardstick)) is not None:
         notes.append(sentence)
@@ -114,7 +85,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
             "none": events,
         },
         yardstick,
-        f'make bench ARGS="{quick}--rounds {rounds} --events {events}"',
+        f"python -m tests.benchmarks.throughput {quick}--rounds {rounds} --events {events}",
     )
     return plan, notes
 
@@ -143,16 +114,6 @@ def _accounts(measured: Measured) -> tuple[figures.Account, figures.Account | No
         figures.in_turn(measured.results["worker_one_partition"]),
         figures.side_by_side(measured.results["worker"]),
     )
-
-
-def _on_terminal(section: Section) -> Table:
-    table = Table(title=section.title)
-    for number, column in enumerate(section.table.columns):
-        # What does not fit goes on in the next line: nothing is cut off.
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for row in section.table.rows:
-        table.add_row(*row)
-    return table
 
 
 def report(plan: Plan, measured: Measured, notes: Sequence[str]) -> dict[str, Any]:

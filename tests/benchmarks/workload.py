@@ -29,6 +29,8 @@ SPAN_MS = 30 * 86_400_000
 START_MS = 1_750_000_000_000
 SHARES = (0.87, 0.10, 0.03)
 """Of clicks, searches and purchases."""
+TURN_EVENTS = 10**9
+"""Between the first ids of logs that follow each other."""
 OWN_CATEGORIES = 3
 OWN_SHARE = 0.8
 """Of events in one of the user's own categories."""
@@ -60,18 +62,43 @@ def bench_checkpoint() -> Checkpoint:
     return tiny_checkpoint(items=ITEMS, categories=CATEGORIES)
 
 
-def make_records(events: int, partitions: int, seed: int = 0) -> list[InputRecord]:
-    """A log in event-time order; times rise evenly over 30 days.
+@dataclass(frozen=True)
+class Population:
+    """U users: the share of the events that each has (U,), and its own categories (U, 3)."""
 
-    A user's activity is exponentially distributed (mean 20 events, the busiest about 200), items
-    follow their popularity within a category.
-    """
+    activity: np.ndarray
+    own: np.ndarray
+
+
+def population_of(events: int, seed: int = 0) -> Population:
+    """Those of a log: a user for 20 events; activity is exponential, the busiest have about 200."""
     rng = np.random.default_rng(seed)
     users = max(events // EVENTS_PER_USER, 1)
     activity = rng.exponential(size=users)
-    user = rng.choice(users, events, p=activity / activity.sum())
-    event_type = rng.choice(len(SHARES), events, p=SHARES)
     own = rng.integers(0, CATEGORIES, (users, OWN_CATEGORIES))
+    return Population(activity / activity.sum(), own)
+
+
+def make_records(
+    events: int,
+    partitions: int,
+    seed: int = 0,
+    population: Population | None = None,
+    turn: int = 0,
+) -> list[InputRecord]:
+    """A log in event-time order; times rise evenly over 30 days.
+
+    Items follow their popularity within a category.
+
+    Args:
+        population: whose events they are; those of `population_of` by default.
+        turn: which of several logs that follow each other: ids and times are its own.
+    """
+    population = population or population_of(events, seed)
+    users, own = len(population.activity), population.own
+    rng = np.random.default_rng((seed, turn))
+    user = rng.choice(users, events, p=population.activity)
+    event_type = rng.choice(len(SHARES), events, p=SHARES)
     category = np.where(
         rng.random(events) < OWN_SHARE,
         own[user, rng.integers(0, OWN_CATEGORIES, events)],
@@ -82,8 +109,8 @@ def make_records(events: int, partitions: int, seed: int = 0) -> list[InputRecor
     item = np.minimum(place, per_category - 1) * CATEGORIES + category[:, None]
     lines = rng.integers(1, MAX_LINES + 1, events)
     words = rng.integers(0, len(_WORDS), (events, 2))
-    time_ms = START_MS + np.arange(events) * (SPAN_MS // max(events, 1))
-    keys = [f"user-{u:07d}".encode() for u in range(users)]
+    time_ms = START_MS + turn * SPAN_MS + np.arange(events) * (SPAN_MS // max(events, 1))
+    keys = user_keys(users)
     place_of_user = partitions_for(keys, partitions)
     return [
         InputRecord(
@@ -103,9 +130,15 @@ def make_records(events: int, partitions: int, seed: int = 0) -> list[InputRecor
                 lines.tolist(),
                 words.tolist(),
                 strict=True,
-            )
+            ),
+            start=turn * TURN_EVENTS,
         )
     ]
+
+
+def user_keys(users: int) -> list[bytes]:
+    """The keys of users by their numbers."""
+    return [f"user-{user:07d}".encode() for user in range(users)]
 
 
 def _event(

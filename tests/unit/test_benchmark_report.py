@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.benchmarks.figures import (
     stages_section,
     throughput_section,
 )
+from tests.benchmarks.goals import Goal
 from tests.benchmarks.report import render
 from tests.benchmarks.results import Document, Plot, ResultError, Section, Series, Table
 
@@ -124,11 +127,36 @@ def test_two_sections_of_one_name_are_refused() -> None:
 def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
     given, path = document("latency"), tmp_path / "latency.json"
     results.write(path, "latency", "make bench", given.sections, {"p99_ms": 12.5})
-    found = results.read(path)
+    [found] = results.read(path)
     assert (found.benchmark, found.command) == ("latency", "make bench")
     assert found.sections[0].table == given.sections[0].table
     assert found.sections[0].plot.series[0].y == [1.5]
     assert '"p99_ms": 12.5' in path.read_text("utf-8")
+
+
+def test_the_documents_of_a_run_are_read_from_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "all.json"
+    documents = {}
+    for name in ("latency", "growth"):
+        goal = Goal("rate", "at least", 0.8, 0.9)
+        results.write(path, name, "make bench", document(name).sections, {}, [goal])
+        documents[name] = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({"parts": documents}), "utf-8")
+    found = results.read(path)
+    assert [one.benchmark for one in found] == ["latency", "growth"]
+    assert found[1].goals == [Goal("rate", "at least", 0.8, 0.9)]
+
+
+def test_the_report_begins_with_the_goals() -> None:
+    goal = Goal("p99", "at most", 50.0, 62.5, "ms", 1)
+    report = render([replace(document("latency"), goals=[goal]), document("growth")])
+    assert report.count("## Goals") == 1
+    assert "| p99 | at most 50.0 ms | 62.5 ms | missed by 25.0% |" in report
+    assert report.index("## Goals") < report.index("## Latency")
+
+
+def test_a_report_without_goals_has_no_table_of_them() -> None:
+    assert "Goals" not in render([document("latency")])
 
 
 def test_a_file_that_is_no_document_is_refused(tmp_path: Path) -> None:

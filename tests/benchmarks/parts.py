@@ -1,0 +1,70 @@
+"""The parts of the benchmark, in the order in which they run and are reported."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+END_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of this folder that measures, shows and writes one document.
+
+    It takes ``--json FILE`` and ``--quick``, and ends with 0 when the document is written.
+
+    arguments    of a full run
+    is_in_quick  whether a quick run has it when no part is named
+    has_rounds   whether it takes ``--rounds N``
+    """
+
+    name: str
+    what: str
+    arguments: Sequence[str] = ()
+    is_in_quick: bool = False
+    has_rounds: bool = True
+
+    def command(self, quick: bool, rounds: int | None, json_file: Path) -> list[str]:
+        """What runs it."""
+        command = [sys.executable, "-m", f"tests.benchmarks.{self.name}"]
+        command += ["--quick"] if quick else self.arguments
+        if rounds is not None and self.has_rounds:
+            command += ["--rounds", str(rounds)]
+        return [*command, "--json", str(json_file)]
+
+
+PARTS = (
+    Part("throughput", "throughput beside its peers, and where the time goes", is_in_quick=True),
+    Part("latency", "latency from produce to output"),
+    Part("growth", "rate, memory and sizes by the number of users"),
+    Part("recovery", "start with a changelog"),
+    Part("scale_out", "rate by the number of workers"),
+    Part(
+        "ranking",
+        "lists, exact and by candidates and indexes",
+        ("--clustered", "--build-seconds", "60"),
+        has_rounds=False,
+    ),
+    Part("backfill", "rows from a history"),
+)
+
+
+def run_command(command: Sequence[str]) -> int:
+    """Run a part to its end and return its exit status; an interruption ends it first."""
+    # In a session of its own, so that Ctrl-C reaches it through this process, and once.
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
