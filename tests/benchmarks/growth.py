@@ -3,9 +3,8 @@
     python -m tests.benchmarks.growth [--quick] [--rounds N] [--users N ...] [--events N]
                                       [--json FILE]
 
-The rows are there before anything is measured: the back-fill makes those of 10,000 users with 20
-events each, on average, and publishes each of them under as many users' keys as it takes. The
-first start of a worker reads them into its store. Then, round by round, each size in turn gets a
+The rows are there before anything is measured (filled.py), and the first start of a worker reads
+them into its store. Then, round by round, each size in turn gets a
 log over random users, as in the throughput benchmark, and a worker that applies it with the store
 of the one before.
 
@@ -18,7 +17,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,31 +27,30 @@ import psutil
 from rich.console import Console
 
 from stream_app.demo.processes import WorkerProcess
-from stream_app.history import read_history
-from stream_app.history_publishing import look, publish
-from stream_app.history_rows import MadeRows, make_rows
 from stream_app.lane.reading import bounds, stream_records
-from stream_app.partitioner import partitions_for
 from stream_app.settings import Settings
 from stream_app.terminal import Stages, stages
-from tests.benchmarks.backfill import write_log
 from tests.benchmarks.cluster import cluster, worker_overrides
 from tests.benchmarks.command_line import ending, make_console, make_parser, positive
 from tests.benchmarks.command_line import publish as publish_document
 from tests.benchmarks.contenders import Place, measure_worker
+from tests.benchmarks.filled import (
+    PARTITIONS,
+    ROW_RECORD_BYTES,
+    Rows,
+    broker_for,
+    fill,
+    make_templates,
+)
 from tests.benchmarks.growth_sections import Size, goals_of, memory_section, rate_section
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.workload import (
-    EVENTS_PER_USER,
     Population,
-    bench_checkpoint,
     make_records,
-    population_of,
     produce,
     user_keys,
 )
 from tests.failures.chaos.brokers import bytes_in
-from tests.noida import NoidaBroker
 
 USERS = (10_000, 100_000, 1_000_000)
 QUICK_USERS = (10_000, 100_000)
@@ -61,25 +58,10 @@ EVENTS = 200_000
 QUICK_EVENTS = 100_000
 ROUNDS = 3
 QUICK_ROUNDS = 1
-PARTITIONS = 8
-TEMPLATES = 10_000
-"""Users whose rows are made of events; the others have copies of theirs."""
-PUBLISHED_TOGETHER = 50_000
-ROW_RECORD_BYTES = 2_200
 EVENT_BYTES = 3_500
 """Of an event, of its row in the changelog and of its share of the outputs, in a broker."""
-MEMORY_SHARE = 0.6
-"""Of the free memory that the embedded broker may come to take."""
 RECOVERY_TIMEOUT_S = 900.0
 LOOK_S = 0.1
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows that the back-fill has made: as stored (T,), and their users' own categories (T, 3)."""
-
-    values: list[bytes]
-    own: np.ndarray
 
 
 @dataclass
@@ -136,7 +118,7 @@ def run(users: list[int], events: int, rounds: int, console: Console) -> tuple[s
         show = stack.enter_context(stages(console))
         rows = make_templates(home, show)
         needed = sum(users) * ROW_RECORD_BYTES + len(users) * rounds * events * EVENT_BYTES
-        broker, bootstrap = _broker(needed, home, stack)
+        broker, bootstrap = broker_for(needed, home, stack)
         grounds = [_ground(count, rows, bootstrap, home, stack, show) for count in users]
         for number in range(rounds):
             turn = number % len(grounds)
@@ -152,38 +134,6 @@ def run(users: list[int], events: int, rounds: int, console: Console) -> tuple[s
         return broker, [_weighed(ground) for ground in grounds]
 
 
-def make_templates(home: Path, show: Stages) -> Rows:
-    """The rows of the users of a log, made by the back-fill."""
-    what = "Making rows"
-    show(what, 0, 1)
-    events = TEMPLATES * EVENTS_PER_USER
-    path = home / "log.parquet"
-    write_log(path, events)
-    checkpoint = bench_checkpoint()
-    history = read_history(path, PARTITIONS, checkpoint.vocabulary, int(time.time() * 1e3))
-    batch = Settings.model_fields["max_batch_events"].default
-    made = list(make_rows(history, checkpoint, PARTITIONS, batch))
-    show(what, 1, 1)
-    number = {key: user for user, key in enumerate(user_keys(TEMPLATES))}
-    users = [number[key] for part in made for key in part.keys]
-    return Rows([value for part in made for value in part.values], population_of(events).own[users])
-
-
-def _broker(needed_bytes: int, home: Path, stack: ExitStack) -> tuple[str, str]:
-    """A broker that holds so much, its name and its address."""
-    if needed_bytes < MEMORY_SHARE * psutil.virtual_memory().available:
-        settings, _ = stack.enter_context(cluster(None, home, PARTITIONS))
-        return "the embedded broker, in memory", settings.kafka_bootstrap
-    try:
-        noida = stack.enter_context(NoidaBroker(home / "noida", home / "noida.log"))
-    except ModuleNotFoundError:
-        raise BenchmarkError(
-            f"The rows and events take about {needed_bytes / 1e9:.0f} GB of memory in the embedded "
-            "broker, and noida-db is not installed; name fewer with --users."
-        ) from None
-    return "noida-db, on disk", noida.bootstrap
-
-
 def _ground(
     users: int, rows: Rows, bootstrap: str, home: Path, stack: ExitStack, show: Stages
 ) -> Ground:
@@ -191,13 +141,7 @@ def _ground(
     own_home = home / f"{users}"
     own_home.mkdir()
     settings, _ = stack.enter_context(cluster(bootstrap, own_home, PARTITIONS))
-    template = np.random.default_rng(users).permutation(users) % len(rows.values)
-    publish(
-        settings,
-        look(settings),
-        _copies(rows, template),
-        lambda count: show(f"Publishing {users:,} rows", count, users),
-    )
+    template = fill(settings, rows, users, show)
     population = Population(np.full(users, 1 / users), rows.own[template])
     row_bytes = len(rows.values[0])
     ground = Ground(
@@ -211,20 +155,6 @@ def _ground(
     ground.size.recovery_s = _recover(ground)
     show(f"Reading {users:,} rows", 1, 1)
     return ground
-
-
-def _copies(rows: Rows, template: np.ndarray) -> Iterator[MadeRows]:
-    """The rows of all users, some at a time; each has the row of its template (U,)."""
-    keys = user_keys(len(template))
-    for start in range(0, len(keys), PUBLISHED_TOGETHER):
-        part = slice(start, start + PUBLISHED_TOGETHER)
-        yield MadeRows(
-            partition=partitions_for(keys[part], PARTITIONS),
-            keys=keys[part],
-            values=[rows.values[number] for number in template[part].tolist()],
-            events=0,
-            repeats=0,
-        )
 
 
 def _recover(ground: Ground) -> float:
