@@ -77,7 +77,8 @@ def conclusion(figures: Sequence[Figure]) -> str:
             f"{recall}."
         ]
     if without:
-        sentences.append(f"At {' and '.join(without)} items no index has that recall.")
+        at = " and ".join(without)
+        sentences.append(f"At {at} items no index that was built has that recall.")
     ranked = [figure for figure in figures if figure.way == CANDIDATES]
     rates_of = ", ".join(
         f"{_rate(figure):,.0f} lists/s with {figure.recall:.3f} of the exact list at "
