@@ -35,11 +35,11 @@ SHUFFLE_SEED = 10_000
 """Far from the seeds of the calibration."""
 
 
-def evaluate_drift_test(options: Options, progress: Progress) -> Report:
+def protocol(options: Options, progress: Progress) -> Report:
     """Recall, delay and false alarms of the drift test on one log."""
     log, seed = read_event_log(options.data), options.seed
     changed, control = split_users(log, seed)
-    planted = plant(log, changed, DRAWS, seed)
+    planted = plant(log, changed, 1 if options.quick else DRAWS, seed)
     if len(planted.user) == 0:
         return Report([], {"streams": 0.0})
     tests: dict[str, tuple[Checkpoint, Checkpoint]] = {}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model.calibration import run_test
-from model.evaluation.drift import evaluate_drift_test, judge
+from model.evaluation.drift import judge, protocol
 from model.evaluation.drift_tables import chance, every_events, tables
 from model.evaluation.planting import (
     AT_ONCE,
@@ -119,7 +119,7 @@ def test_the_protocol_on_a_file(log: EventLog, planted: Planted, tmp_path: Path)
     path = tmp_path / "sim.parquet"
     write_table(shop.events, path)
     config = TrainingConfig(average_run_length=300)
-    report = evaluate_drift_test(Options(path, config), no_progress)
+    report = protocol(Options(path, config), no_progress)
     assert report.predictions is not None
     assert report.predictions.column_names == [
         "user_id", "event_index", "timestamp", "statistic", "threshold", "from", "to", "evidence",
