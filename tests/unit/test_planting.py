@@ -89,7 +89,7 @@ def test_the_protocol_scores_the_alarms_that_the_worker_raises(
     made = untrained_checkpoint(log, TrainingConfig())
     made = replace(made, drift=replace(made.drift, threshold=2.0))
     moved = move(planted.log, made, no_progress)
-    found = run_test(moved.batch, made, 2.0, with_rows=True)
+    found = run_test(moved.batch, made, with_rows=True)
     assert len(found.step) > 10
     assert [alarm.step for alarm in moved.alarms] == found.step.tolist()
     assert [alarm.change.statistic for alarm in moved.alarms] == found.statistic.tolist()
