@@ -23,7 +23,7 @@ from model.transition import schedule, step_interests, step_recent
 DAY_MS = 86_400_000
 MAX_STEPS = 400_000
 """Of all copies together."""
-MAX_COPIES = 20
+MAX_COPIES = 100
 BISECTIONS = 10
 BOOTSTRAPS = 200
 LOWER_SHARE = 0.8

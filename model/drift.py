@@ -1,14 +1,18 @@
-"""Has the interest changed? A two-sample test of a user's last units against their history.
+"""Has the interest changed? A test of a user's last units against their history.
 
 A *unit* is the first event of a category within a session (a gap of 30 minutes ends one), so that
-a burst is not evidence twice. For W in 8, 16, 24 with window counts w, earlier counts h per
-category and n = sum h:
+a burst is not evidence twice. For W in 8, 16, 24 with window counts w, earlier counts h and
+n = sum h, over categories and over groups of categories (grouping.py):
 
     z_W = [(sum w^2 - W)/(W(W-1)) + (sum h^2 - n)/(n(n-1)) - 2 sum(w h)/(W n)]
           / sqrt(2 q/(W(W-1)) + 4 q/(W n)),    q = sum (w+h)^2 / (n+W)^2
 
 an unbiased estimate of the squared distance of both distributions over its standard deviation
-under no change. Everything here is exact integer or float64 arithmetic per row.
+under no change, were units drawn one by one. They are not: a session holds related categories and
+none of them twice. So the statistic also reads how often units of different sessions agree, how
+many sessions the window has and how long the history is, and is the log-odds of a change that a
+logistic regression gives (``drift_weights``, learned from planted changes). Groups say that similar
+categories are no change. Counts are exact, and sums are float64 in an order that is the row's own.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ def drift_command(
         Path | None, typer.Option(help="Checkpoint directory; calibrated on the log without one.")
     ] = None,
     seed: SeedOption = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A rough calibration.")] = False,
 ) -> None:
     """Find the changes of interest in an event log, with their evidence."""
     if context.invoked_subcommand is not None:
@@ -48,11 +49,12 @@ def drift_command(
         if checkpoint is not None:
             model = load(checkpoint)
         else:
-            config = TrainingConfig(seed=seed)
+            config = TrainingConfig.quick(seed) if quick else TrainingConfig(seed=seed)
             model = untrained_checkpoint(log, config)
             steps, _ = log.batch(model.vocabulary)
-            wanted = config.average_run_length
-            model = with_drift(model, calibrate(steps, model, wanted, seed, progress=progress))
+            wanted, most = config.average_run_length, config.calibration_steps
+            settings = calibrate(steps, model, wanted, seed, progress=progress, max_steps=most)
+            model = with_drift(model, settings)
         moved = move(log, model, progress)
     table = drift_table(moved, log, model)
     write_table(table, out)
