@@ -26,6 +26,9 @@ MAX_STEPS = 400_000
 MAX_COPIES = 100
 BISECTIONS = 10
 BOOTSTRAPS = 200
+SHUFFLE_ERRORS = 2.0
+"""Standard errors that are added to the number of alarms: the lowest threshold that will do is also
+the luckiest in its shuffles."""
 LOWER_SHARE = 0.8
 """Of the wanted run length: where the lower end of its interval lies, at least."""
 THRESHOLDS = (-2.0, 14.0)
@@ -217,7 +220,9 @@ def calibrate(
             return len(found.step) / max(days, 1.0) * 30_000 <= false_alarms
         wanted = average_run_length or 0.0
         low, _ = run_length_interval(found.per_user(), found.tested, copies_of(found, copies))
-        return found.run_length >= wanted and low >= LOWER_SHARE * wanted
+        count = len(found.step)
+        most = max(count + SHUFFLE_ERRORS * count**0.5, 1.0)
+        return found.tested.sum() / most >= wanted and low >= LOWER_SHARE * wanted
 
     low, high = THRESHOLDS
     for number in range(BISECTIONS):

@@ -84,7 +84,8 @@ def _calibrated(
     made = replace(made, statistics=replace(made.statistics, category_group=group))
     steps, _ = only(log, own).batch(made.vocabulary)
     wanted = options.config.average_run_length
-    settings = calibrate(steps, made, wanted, options.seed, statistic=statistic)
+    most = options.config.calibration_steps
+    settings = calibrate(steps, made, wanted, options.seed, statistic=statistic, max_steps=most)
     return replace(made, drift=settings)
 
 

@@ -210,7 +210,7 @@ def test_calibration_reaches_the_wanted_run_length(checkpoint: Checkpoint) -> No
     favourite = rng.integers(1, 90, (60, 4))
     category = favourite[users, rng.integers(0, 4, len(users))]
     log = clicks(users.tolist(), category.tolist())
-    settings = calibrate(log, checkpoint, average_run_length=500, seed=1)
+    settings = calibrate(log, checkpoint, average_run_length=500, seed=1, max_steps=30_000)
     again = run_test(shuffle_sessions(log, 7), replace(checkpoint, drift=settings))
     assert settings.average_run_length is not None
     assert settings.average_run_length >= 500
@@ -225,8 +225,8 @@ def test_calibration_to_a_rate_of_false_alarms(checkpoint: Checkpoint) -> None:
     users = np.repeat(np.arange(60), 120)
     favourite = rng.integers(1, 90, (60, 4))
     log = clicks(users.tolist(), favourite[users, rng.integers(0, 4, len(users))].tolist())
-    rare = calibrate(log, checkpoint, None, 1, false_alarms=500.0)
-    often = calibrate(log, checkpoint, None, 1, false_alarms=5000.0)
+    rare = calibrate(log, checkpoint, None, 1, false_alarms=500.0, max_steps=20_000)
+    often = calibrate(log, checkpoint, None, 1, false_alarms=5000.0, max_steps=20_000)
     assert rare.false_alarms is not None
     assert often.false_alarms is not None
     assert rare.false_alarms <= 500 < often.false_alarms <= 5000
