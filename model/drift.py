@@ -116,71 +116,69 @@ def features(seen: Window) -> np.ndarray:
 
     then a third of log(1 + units) and of log(1 + categories held), and which windows are absent.
     """
-    rows = np.arange(len(seen.slots))[:, None]
     slots, total = seen.slots, seen.total
+    size, rows = len(slots), np.arange(len(slots))[:, None]
     held = slots >= 0
-    at = np.maximum(slots, 0) + rows * SLOTS
-    group = np.where(held, seen.group.reshape(-1)[at], GROUPS)  # (B, 24)
-    place = seen.group + rows * (GROUPS + 1)
-    of_group = np.bincount(place.ravel(), total.ravel(), len(slots) * (GROUPS + 1))  # (B * 65,)
-    at_group = of_group[group + rows * (GROUPS + 1)]
-    of_group = of_group.reshape(len(slots), GROUPS + 1)
+    at = np.where(held, slots, 0) + rows * SLOTS
+    place = seen.group + rows * SLOTS
+    of_group = np.bincount(place.ravel(), total.ravel(), size * SLOTS)  # (B * 64,)
+    keys = np.empty((3, UNITS, size), np.int8)  # slot, group and session, (3, 24, B)
+    group = seen.group.reshape(-1)[at]
+    keys[0], keys[1], keys[2] = slots.T, group.T, seen.session.T
+    counts = np.empty((2, UNITS, size))  # of the unit's slot and group, (2, 24, B)
+    counts[0] = total.reshape(-1)[at].T
+    counts[1] = of_group[group + rows * SLOTS].T
+    units = held.sum(1)
+    if units.min(initial=UNITS) < UNITS:
+        counts *= held.T
+        np.copyto(keys, _NO_KEY, where=~held.T)
+    pairs = pair_counts(keys)  # (4, 3, B)
+    wt = np.cumsum(counts.reshape(2, len(WINDOWS), -1, size).sum(2), 1)  # (2, 3, B)
+    squares = np.stack((np.square(total).sum(1), np.square(of_group).reshape(size, -1).sum(1)))
 
-    same_slot, same_group = equal_pairs(slots, held), equal_pairs(group.astype(np.int8), held)
-    same_session = equal_pairs(seen.session, held)
     sums = total.sum(1)
-    count = np.cumsum(_blocks(held), 0)  # (3, B) units held of each window
-    size = np.array(WINDOWS)[:, None]
-    there = (count >= size - 1) & (sums - count >= np.maximum(5, size / 2))
+    count = np.minimum(units, _SIZES)  # (3, B)
+    there = (count >= _SIZES - 1) & (sums - count >= _LEAST)
     window = np.where(there, count, 2.0)
     n = np.where(there, sums - count, 2.0)
-    across = window * (window - 1) - 2 * sum_pairs(same_session)
-    columns = []
-    for pairs, total_at, squares, together in (
-        (same_slot, total.reshape(-1)[at] * held, (total * total).sum(1), None),
-        (same_group, at_group, (of_group * of_group).sum(1), same_group & same_session),
-    ):
-        ww = window + 2.0 * sum_pairs(pairs)
-        wt = np.cumsum(_blocks(total_at), 0)
-        columns.append(standardised(ww, wt, squares, n, window) / 3)
-        same = ww - window - (0.0 if together is None else 2.0 * sum_pairs(together))
-        columns.append(np.sqrt(np.maximum(same, 0) / np.maximum(across, 1)) * (across > 0))
-        columns.append(np.sqrt(np.maximum(wt - ww, 0) / (window * n)))
-    columns.append(np.log1p(seen.session[:, size[:, 0] - 1].T + 1.0))
-    found = np.empty((len(slots), FEATURES))
-    for column, values in zip((0, 2, 3, 1, 4, 5, 6), columns, strict=True):
-        found[:, column : 3 * PER_WINDOW : PER_WINDOW] = (values * there).T
+    ww = window + 2.0 * pairs[:2]  # (2, 3, B)
+    same = 2.0 * pairs[:2]
+    same[1] -= 2.0 * pairs[3]
+    across = window * (window - 1) - 2 * pairs[2]
+    found = np.zeros((size, FEATURES))
+    by_window = found[:, :-5].reshape(size, len(WINDOWS), PER_WINDOW)
+    by_window[:, :, :2] = (standardised(ww, wt, squares[:, None], n, window) / 3).T
+    shares = np.sqrt(np.maximum(same, 0) / np.maximum(across, 1)) * (across > 0)
+    by_window[:, :, 2:6:2] = shares.T
+    by_window[:, :, 3:6:2] = np.sqrt(np.maximum(wt - ww, 0) / (window * n)).T
+    by_window[:, :, 6] = np.log1p(seen.session[:, _SIZES[:, 0] - 1] + 1.0)
+    by_window *= there.T[:, :, None]
     found[:, -5] = np.log1p(sums) / 3
-    found[:, -4] = np.log1p((total > 0).sum(1)) / 3
+    found[:, -4] = np.log1p(np.count_nonzero(total, 1)) / 3
     found[:, -3:] = ~there.T
     return found
 
 
-def _blocks(values: np.ndarray) -> np.ndarray:
-    """Sums of (B, 24) values over the units that each window adds to the one before, (3, B)."""
-    step = WINDOWS[0]
-    return np.stack([values[:, at : at + step].sum(1) for at in range(0, UNITS, step)])
+_SIZES = np.array(WINDOWS)[:, None]
+_LEAST = np.maximum(5, _SIZES / 2)
+"""Units that the history before each window holds at least."""
+_NO_KEY = -1 - np.arange(UNITS, dtype=np.int8)[:, None]
+"""Of places without a unit: equal to no other key."""
 
 
-def equal_pairs(keys: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Which pairs of an older and a newer unit have equal keys: (24, 24, B) bool.
+def pair_counts(keys: np.ndarray) -> np.ndarray:
+    """Pairs of units within the first 8, 16, 24: of equal key, and of equal last two, (K + 1, 3, B).
 
-    keys (B, 24) int8; held (B, 24) which places hold a unit.
+    keys (K, 24, B) int8
     """
-    column = np.ascontiguousarray(keys.T)  # (24, B): sums run along B
-    same = column[:, None] == column[None, :]
-    same &= _OLDER[:, :, None]
-    if not held.all():
-        same &= held.T[None, :]
-    return np.asarray(same)
-
-
-def sum_pairs(pairs: np.ndarray) -> np.ndarray:
-    """Pairs within the first 8, 16, 24 units, (3, B)."""
-    newer = pairs.view(np.uint8).sum(0, dtype=np.uint8)  # (24, B)
-    step = WINDOWS[0]
-    parts = [newer[at : at + step].sum(0, dtype=np.int64) for at in range(0, UNITS, step)]
-    return np.cumsum(np.stack(parts), 0)
+    kinds, _, size = keys.shape
+    same = np.empty((kinds + 1, UNITS, UNITS, size), bool)
+    np.equal(keys[:, :, None], keys[:, None], out=same[:-1])
+    same[:-1] &= _OLDER[:, :, None]
+    np.logical_and(same[-3], same[-2], out=same[-1])
+    newer = same.view(np.uint8).sum(1, dtype=np.uint8)  # (K + 1, 24, B)
+    blocks = newer.reshape(kinds + 1, len(WINDOWS), -1, size).sum(2, dtype=np.uint8)
+    return np.cumsum(blocks, 1, dtype=np.int64)
 
 
 _OLDER = np.triu(np.ones((UNITS, UNITS), dtype=bool), 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.drift import WINDOWS, Window, equal_pairs, standardised, sum_pairs
+from model.drift import WINDOWS, Window, pair_counts, standardised
 
 
 def each_z(seen: Window) -> np.ndarray:
@@ -18,7 +18,8 @@ def each_z(seen: Window) -> np.ndarray:
     total = seen.total
     sums, squares = total.sum(1), (total * total).sum(1)
     held = seen.slots >= 0
-    pairs = sum_pairs(equal_pairs(seen.slots, held))  # (3, B)
+    keys = np.where(held, seen.slots, -1 - np.arange(seen.slots.shape[1], dtype=np.int8)).T
+    pairs = pair_counts(np.repeat(keys[None], 2, 0))[0]  # (3, B)
     at = np.cumsum(np.take_along_axis(total, np.maximum(seen.slots, 0).astype(np.int64), 1), 1)
     columns = []
     for number, size in enumerate(WINDOWS):
