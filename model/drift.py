@@ -120,14 +120,14 @@ def features(seen: Window) -> np.ndarray:
     size, rows = len(slots), np.arange(len(slots))[:, None]
     held = slots >= 0
     at = np.where(held, slots, 0) + rows * SLOTS
-    place = seen.group + rows * SLOTS
-    of_group = np.bincount(place.ravel(), total.ravel(), size * SLOTS)  # (B * 64,)
+    place = seen.group + rows * GROUPS
+    of_group = np.bincount(place.ravel(), total.ravel(), size * GROUPS)  # (B * 64,)
     keys = np.empty((3, UNITS, size), np.int8)  # slot, group and session, (3, 24, B)
     group = seen.group.reshape(-1)[at]
     keys[0], keys[1], keys[2] = slots.T, group.T, seen.session.T
     counts = np.empty((2, UNITS, size))  # of the unit's slot and group, (2, 24, B)
     counts[0] = total.reshape(-1)[at].T
-    counts[1] = of_group[group + rows * SLOTS].T
+    counts[1] = of_group[group + rows * GROUPS].T
     units = held.sum(1)
     if units.min(initial=UNITS) < UNITS:
         counts *= held.T
@@ -167,7 +167,7 @@ _NO_KEY = -1 - np.arange(UNITS, dtype=np.int8)[:, None]
 
 
 def pair_counts(keys: np.ndarray) -> np.ndarray:
-    """Pairs of units within the first 8, 16, 24: of equal key, and of equal last two, (K + 1, 3, B).
+    """Pairs within the first 8, 16, 24 units: of equal key, and of equal last two, (K + 1, 3, B).
 
     keys (K, 24, B) int8
     """
