@@ -36,7 +36,7 @@ from stream_app.errors import (
 )
 from stream_app.health import HealthServer, WorkerHealth
 from stream_app.inspection import Inspector
-from stream_app.lane.app import InterestApp, RawBatches
+from stream_app.lane.app import InterestApp
 from stream_app.lane.commit import AtStep, no_step
 from stream_app.lane.lane import Lane
 from stream_app.lane.recovery import store_is_ahead
@@ -53,7 +53,7 @@ PRODUCER_BATCH_BYTES = 900_000
 """Below the brokers' default of 1,048,588 for a record batch."""
 SEND_TIMEOUT_S = 30.0
 STREAM_BUFFER_BATCHES = 65_536
-"""Never reached: the intake pauses a partition after two batches."""
+"""Changelog records that wait to be recovered; the polls of the inputs go past Faust's queues."""
 
 
 def build_app(
@@ -143,7 +143,7 @@ def build_app(
     )
     app.health_server.add_user_data("/users/{user_id:.+}", inspector.get)
     read = (*settings.input_topics, settings.control_topic)
-    source = app.topic(*read, schema=RawBatches(), acks=False)
+    source = app.topic(*read, schema=raw, acks=False)
 
     @app.agent(source, name="lane")
     async def lane(stream: Any) -> None:

@@ -105,15 +105,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-class RawBatches(faust.Schema[Any, Any]):
-    """Hands a poll's records on as they are."""
-
-    def compile(self, app: Any, **_callbacks: Any) -> Callable[..., Any]:
-        """A decoder that decodes nothing."""
-
-        async def decode(message: Any, *, propagate: bool = False) -> Any:
-            return app.create_event(None, message.value, None, message)
-
-        return decode

@@ -105,10 +105,9 @@ class Lane:
         self.failure: InterestStreamError | None = None
 
     async def run(self, stream: StreamT[Any]) -> None:
-        """The agent: hands the polls of the consumer to the partitions."""
-        async for event in cast("AsyncIterator[Any]", stream.events()):
-            message = event.message
-            self.accept(TP(message.topic, message.partition), event.value)
+        """The agent, by which Faust subscribes to the topics: polls come by `accept`."""
+        async for _ in cast("AsyncIterator[Any]", stream):
+            continue
 
     def accept(self, tp: TP, poll: Poll) -> None:
         """Take one poll of a topic partition in."""

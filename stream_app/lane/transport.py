@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -23,11 +23,18 @@ from stream_app.lane.intake import Intake, Poll
 if TYPE_CHECKING:
     import aiokafka
 
-FETCH_MAX_WAIT_MS = 50
+FETCH_MAX_WAIT_MS = 10
 """How long the broker may hold a fetch that finds nothing.
 
 A partition whose records were just used up waits for the fetch in flight before it is fetched
-again, so this bounds a stall under load. Faust asks for 1,500 ms.
+again, so this bounds a stall under load; and the embedded broker looks for new records only at
+half of this time. Faust asks for 1,500 ms.
+"""
+
+FETCH_INTERVAL_S = 0.01
+"""From one fetch of a broker to the next at least: what comes meanwhile comes together.
+
+A broker answers as soon as it has one record, and a poll costs the worker more than a record does.
 """
 
 POLL_S = 0.2
@@ -49,6 +56,10 @@ class LaneHooks(Protocol):
 
     def is_input(self, topic: str) -> bool:
         """Whether the topic is one of the lane's."""
+        ...
+
+    def accept(self, tp: TP, poll: Poll) -> None:
+        """Take one poll of an input topic's partition in."""
         ...
 
     def committable(self) -> Mapping[TP, int]:
@@ -96,6 +107,8 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
             return is_member
 
         coordinator._do_heartbeat = renewing
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._get_actions_per_node = paced(fetcher._get_actions_per_node, FETCH_INTERVAL_S)
 
     async def on_thread_stop(self) -> None:
         """Leave the group, so that its partitions are free at once."""
@@ -160,6 +173,36 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
         return _assignment(self._ensure_consumer())
 
 
+def paced(
+    actions: Callable[[Any], tuple[Any, ...]],
+    interval_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[Any], tuple[Any, ...]]:
+    """aiokafka's choice of what to do next, with fetches of a broker that keep an interval.
+
+    Args:
+        actions: assignment to fetch requests by node, what else is to do, and in how many seconds
+            to choose again, see `Fetcher._get_actions_per_node`.
+        interval_s: between the sending of two requests.
+        clock: monotonic seconds.
+    """
+    next_at: dict[int, float] = {}
+
+    def paced_actions(assignment: Any) -> tuple[Any, ...]:
+        requests, resets, timeout, *others = actions(assignment)
+        now, due = clock(), []
+        for node, request in requests:
+            left = next_at.get(node, 0.0) - now
+            if left > 0:
+                timeout = min(timeout, left)
+            else:
+                next_at[node] = now + interval_s
+                due.append((node, request))
+        return due, resets, timeout, *others
+
+    return paced_actions
+
+
 def _assignment(consumer: aiokafka.AIOKafkaConsumer) -> Any:
     return consumer._subscription.subscription.assignment
 
@@ -172,7 +215,7 @@ def _positions(consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
 
 
 class LaneConsumer(driver.Consumer):
-    """One message per poll and partition of the input topics; changelogs keep Faust's own path."""
+    """Polls of the input topics go to the lane; changelogs keep Faust's own path."""
 
     @property
     def lane(self) -> LaneHooks:
@@ -183,7 +226,11 @@ class LaneConsumer(driver.Consumer):
         return LaneConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetch, and yield per partition of the input topics one message with all its records."""
+        """Fetch, hand the lane its polls, and yield the records of the other topics.
+
+        Faust's way from here to an agent is a task and two queues for each topic partition of a
+        poll, which small polls cost more than what is done with their records.
+        """
         lane, intake = self.lane, self.lane.intake
         timeout = min(timeout, POLL_WHILE_PAUSED_S if intake.paused else POLL_S)
         if self.flow_active and not self._get_active_partitions():
@@ -206,11 +253,8 @@ class LaneConsumer(driver.Consumer):
             poll = intake.within(tp, cast(Poll, found))
             if intake.give(tp, poll.records):
                 self.pause_partitions({tp})
-            if not poll.records:
-                continue
-            message: Any = self._to_message(tp, poll.records[-1])
-            message.key, message.value = None, poll
-            yield tp, message
+            if poll.records:
+                lane.accept(tp, poll)
         for tp, record in self.scheduler.iterate(others):
             if thread.assignment_now() is not thread.asked_under or not self.flow_active:
                 return

@@ -31,6 +31,7 @@ class Internal(NamedTuple):
 CONSUMER = "faust.transport.consumer:Consumer"
 DRIVER = "faust.transport.drivers.aiokafka"
 COORDINATOR = "aiokafka.consumer.group_coordinator:GroupCoordinator"
+FETCHER = "aiokafka.consumer.fetcher:Fetcher"
 CALL = ("fun", "args", "kwargs")
 FUNCTIONS = [
     Internal(f"{CONSUMER}.getmany", ("timeout",), "transport.py"),
@@ -74,6 +75,7 @@ FUNCTIONS = [
     Internal("faust.transport.consumer:ConsumerThread.call_thread", CALL, "transport.py"),
     Internal(f"{COORDINATOR}._do_heartbeat", (), "transport.py"),
     Internal(f"{COORDINATOR}.ensure_coordinator_known", (), "transport.py"),
+    Internal(f"{FETCHER}._get_actions_per_node", ("assignment",), "transport.py"),
     Internal(f"{DRIVER}:server_list", ("urls", "default_port"), "topic_reader.py"),
     Internal(
         f"{DRIVER}:credentials_to_aiokafka_auth", ("credentials", "ssl_context"), "topic_reader.py"
@@ -91,7 +93,6 @@ FUNCTIONS = [
     Internal("faust.stores.rocksdb:Store.persisted_offset", ("tp",), "table.py"),
     Internal("faust.stores.rocksdb:Store.set_persisted_offset", ("tp", "offset"), "table.py"),
     Internal("faust.stores.rocksdb:RocksDBOptions.open", ("path", "read_only"), "table.py"),
-    Internal("faust.streams:Stream.events", (), "lane.py"),
     Internal("mode.worker:Worker._schedule_shutdown", ("signal",), "worker.py"),
     Internal("aiokafka:AIOKafkaProducer.create_batch", (), "sender.py"),
     Internal("aiokafka:AIOKafkaProducer.send_batch", ("batch", "topic", "partition"), "sender.py"),
@@ -196,6 +197,19 @@ def source_of(path: str) -> str:
             f"{COORDINATOR}._maybe_leave_group",
             "self.generation > 0",
             "the lane sets the generation for that",
+        ),
+        (
+            f"{FETCHER}._fetch_requests_routine",
+            ") = self._get_actions_per_node(assignment)",
+            "the lane paces the fetches there",
+        ),
+        (
+            f"{FETCHER}._get_actions_per_node",
+            """(
+            fetch_requests,
+            awaiting_reset,
+            backoff,""",
+            "the lane leaves fetches out of the first, and shortens the third",
         ),
         (f"{CONSUMER}.perform_seek", "_committed_offset", "the lane reads where it begins there"),
         (

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
 
-from stream_app.lane.intake import Intake
-from stream_app.lane.transport import LaneConsumer, LaneConsumerThread
+from stream_app.lane.intake import Intake, Poll
+from stream_app.lane.transport import LaneConsumer, LaneConsumerThread, paced
 
 INPUT, CHANGELOG = TP("clicks", 0), TP("app-user_state-changelog", 0)
 
@@ -35,10 +36,12 @@ class Thread:
 def consumer() -> LaneConsumer:
     one = object.__new__(LaneConsumer)
     intake = Intake(10, lambda _tps: None)
-    lane = SimpleNamespace(intake=intake, is_input=lambda topic: topic == INPUT.topic)
+    lane = SimpleNamespace(intake=intake, is_input=lambda topic: topic == INPUT.topic, accepted=[])
+    lane.accept = lambda tp, poll: lane.accepted.append((tp, poll))
     one.app = SimpleNamespace(lane=lane)  # type: ignore[assignment]
     one._thread = Thread()  # type: ignore[assignment]
     one._active_partitions = set()
+    one.scheduler = DefaultSchedulingStrategy()
     one._paused_partitions = {INPUT, CHANGELOG}
     return one
 
@@ -116,24 +119,89 @@ async def test_a_poll_within_its_assignment_keeps_its_records(
     assert sought == {}
 
 
-async def test_what_was_polled_under_an_assignment_that_has_ended_is_not_handed_on(
-    consumer: LaneConsumer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def polled(count: int) -> Poll:
+    records = [SimpleNamespace(offset=offset, serialized_value_size=1) for offset in range(count)]
+    return Poll(records, 0, count, 0.0)
+
+
+async def handed_on(
+    consumer: LaneConsumer, monkeypatch: pytest.MonkeyPatch, records: dict[TP, Any], ends: bool
+) -> list[Any]:
+    """What Faust gets of a poll; the assignment ends while it is on its way, or does not."""
     thread: Any = consumer._thread
-    consumer._active_partitions = {CHANGELOG}
+    consumer._active_partitions = set(records)
     consumer.flow_active = True
-    handed_on = []
 
     async def wait(_timeout: float) -> Any:
         thread.asked_under = thread.assignment
-        thread.assignment = object()
-        return {CHANGELOG: [SimpleNamespace(offset=1)]}, {CHANGELOG}
+        if ends:
+            thread.assignment = object()
+        return records, set(records)
 
     monkeypatch.setattr(consumer, "_wait_next_records", wait)
     monkeypatch.setattr(LaneConsumer, "should_stop", False)
-    async for _tp, message in consumer.getmany(1.0):
-        handed_on.append(message)
-    assert handed_on == []
+    return [message async for _tp, message in consumer.getmany(1.0)]
+
+
+async def test_what_was_polled_under_an_assignment_that_has_ended_is_not_handed_on(
+    consumer: LaneConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = {CHANGELOG: [SimpleNamespace(offset=1)], INPUT: polled(1)}
+    assert await handed_on(consumer, monkeypatch, records, ends=True) == []
+    assert consumer.lane.accepted == []  # type: ignore[attr-defined]
+
+
+async def test_a_poll_of_an_input_goes_to_the_lane_and_not_through_faust(
+    consumer: LaneConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll = polled(3)
+    assert await handed_on(consumer, monkeypatch, {INPUT: poll}, ends=False) == []
+    assert consumer.lane.accepted == [(INPUT, poll)]  # type: ignore[attr-defined]
+
+
+async def test_a_partition_that_holds_enough_is_paused(
+    consumer: LaneConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer._paused_partitions = set()
+    await handed_on(consumer, monkeypatch, {INPUT: polled(11)}, ends=False)
+    assert consumer._paused_partitions == {INPUT}
+
+
+class Choice:
+    """aiokafka's choice of what to fetch: always the same two brokers, and one reset."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.next = paced(self._actions, 0.01, lambda: self.now)
+
+    @staticmethod
+    def _actions(_assignment: Any) -> tuple[Any, ...]:
+        return [(1, "fetch 1"), (2, "fetch 2")], {3: "reset"}, 0.2, False, ["resume"]
+
+
+def test_fetches_of_a_broker_keep_an_interval() -> None:
+    choice = Choice()
+    assert choice.next(None) == (
+        [(1, "fetch 1"), (2, "fetch 2")],
+        {3: "reset"},
+        0.2,
+        False,
+        ["resume"],
+    )
+    choice.now += 0.004
+    requests, resets, timeout, *others = choice.next(None)
+    assert (requests, resets, others) == ([], {3: "reset"}, [False, ["resume"]])
+    assert timeout == pytest.approx(0.006)  # it looks again when the interval is over
+    choice.now += 0.006
+    assert choice.next(None)[0] == [(1, "fetch 1"), (2, "fetch 2")]
+
+
+def test_each_broker_has_an_interval_of_its_own() -> None:
+    due = [[(1, "a")], [(1, "b"), (2, "c")]]
+    now = 100.0
+    choose = paced(lambda _: (due.pop(0), {}, 0.2, False, []), 0.01, lambda: now)
+    assert choose(None)[0] == [(1, "a")]
+    assert choose(None)[0] == [(2, "c")]
 
 
 def test_faust_resumes_changelogs_and_only_the_lane_its_inputs(consumer: LaneConsumer) -> None:
