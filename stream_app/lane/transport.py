@@ -370,8 +370,27 @@ class LaneConsumer(driver.Consumer):
         """Left out: Faust looks at acks, which decide nothing here; `/readyz` sees a standstill."""
 
 
+def send_partitions_side_by_side(producer: aiokafka.AIOKafkaProducer) -> None:
+    """Let a broker have a request of each partition at once.
+
+    aiokafka sends a broker one request at a time, so that the partitions of a worker wait for each
+    other. A partition has one request on its way all the same, which is what its order needs.
+    """
+    producer._sender._in_flight = _NoneBusy()
+
+
+class _NoneBusy(set[int]):
+    """Stands where aiokafka keeps the brokers with a request on its way, and stays empty."""
+
+    def add(self, node: int) -> None:
+        """Leaves it out."""
+
+    def remove(self, node: int) -> None:
+        """It is not there."""
+
+
 class LaneProducer(driver.Producer):
-    """Faust's producer, idempotent where the broker allows it.
+    """Faust's producer, idempotent where the broker allows it, with a request for each partition.
 
     A retry then neither doubles nor reorders records. Where it may double them, the repeats are
     harmless: outputs carry ids, and of rows the last one counts.
@@ -403,6 +422,7 @@ class LaneProducer(driver.Producer):
             await super().on_start()
         finally:
             aiokafka_log.setLevel(level)
+        send_partitions_side_by_side(self._ensure_producer())
 
 
 class LaneTransport(driver.Transport):

@@ -237,3 +237,7 @@ def test_attributes_that_are_set_from_outside_exist() -> None:
         assert f"self.{name}" in inspect.getsource(inspect.getmodule(LaneConsumer.__mro__[3])), name
     assert isinstance(find("faust.tables.manager:TableManager").changelog_queue, property)
     assert "_producer" in inspect.getsource(LaneProducer.__mro__[1])
+    sender = inspect.getsource(find("aiokafka.producer.sender:Sender"))
+    assert "ignore_nodes=self._in_flight" in sender
+    assert "self._in_flight.add(node_id)" in sender
+    assert "self._in_flight.remove(node_id)" in sender
