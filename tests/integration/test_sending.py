@@ -40,10 +40,10 @@ async def test_a_partition_does_not_wait_for_another_and_keeps_its_order(
     topics.create(settings)
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, acks="all")
     await producer.start()
+    held = HeldRequest(producer.client)
     try:
         send_partitions_side_by_side(producer)
         sender, topic = Sender(producer), settings.drift_topic
-        held = HeldRequest(producer.client)
         first = asyncio.create_task(sender.send(topic, 0, [(b"a", b"1", NO_HEADERS)]))
         await asyncio.wait_for(held.reached.wait(), WAIT_S)
         after_it = asyncio.create_task(sender.send(topic, 0, [(b"a", b"2", NO_HEADERS)]))
@@ -57,4 +57,5 @@ async def test_a_partition_does_not_wait_for_another_and_keeps_its_order(
         assert (await asyncio.wait_for(first, WAIT_S)).last == 0
         assert (await asyncio.wait_for(after_it, WAIT_S)).last == 1
     finally:
+        held.release.set()
         await producer.stop()
