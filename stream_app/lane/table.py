@@ -17,7 +17,7 @@ from faust.stores.rocksdb import RocksDBOptions, Store
 from faust.types import TP
 
 from stream_app.data_folder import note_files, open_or_wipe, store_error
-from stream_app.lane.recovered_rows import POSITION_HEADER, recover
+from stream_app.lane.recovered_batch import recover_batch
 from stream_app.lane.stored_rows import MARKER_PREFIX, Markers, decode_marker
 
 if TYPE_CHECKING:
@@ -128,33 +128,44 @@ class LaneTable(faust.Table[bytes, bytes]):
         self._markers: dict[int, Markers] = {}
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
-        """Apply changelog records of Faust's recovery; of standbys, too."""
+        """Apply polls of changelogs in Faust's recovery; of standbys, too.
+
+        The rows of a partition and the offset of their last record are written in one step, with
+        the write-ahead log: a crash leaves both or neither, and what Faust takes for applied beyond
+        that is read again. After an error Faust hands all of the batch over once more, of which
+        what is in the store is passed over.
+
+        Args:
+            batch: events whose message has the records of a poll as its value.
+        """
         partitions: dict[int, list[Any]] = {}
         for event in batch:
-            partitions.setdefault(event.message.partition, []).append(event.message)
-        for partition, messages in partitions.items():
-            self._apply(partition, messages)
+            partitions.setdefault(event.message.partition, []).extend(event.message.value)
+        for partition, records in partitions.items():
+            self._apply(partition, records)
 
     def forget(self) -> None:
         """Begin a recovery: what is known of stale records and markers is read again."""
         self.stale.clear()
         self._markers.clear()
 
-    def _apply(self, partition: int, messages: list[Any]) -> None:
+    def _apply(self, partition: int, records: list[Any]) -> None:
         if partition not in self._markers:
             self._markers[partition] = self.rows.markers(partition)
-        keys = list(dict.fromkeys(message.key for message in messages))
+        due = self.rows.next_offset(partition)
+        if records[0].offset < due:  # Faust seeks to the last record that is in the store
+            records = [record for record in records if record.offset >= due]
+        if not records:
+            return
+        keys = list({record.key: None for record in records})
         stored = dict(zip(keys, self.rows.read(partition, keys), strict=True))
-        changes = [
-            (message.key, message.value, dict(message.headers or ()).get(POSITION_HEADER))
-            for message in messages
-        ]
-        found = recover(changes, stored, self._markers[partition])
+        found = recover_batch(records, stored, self._markers[partition])
         self.rows.write(
-            partition, list(found.values), list(found.values.values()), messages[-1].offset
+            partition, list(found.values), list(found.values.values()), records[-1].offset
         )
-        before = self.stale.get(partition, set())
-        self.stale[partition] = (before - found.values.keys()) | found.stale
+        before = self.stale.get(partition)
+        if before or found.stale:
+            self.stale[partition] = ((before or set()) - found.values.keys()) | found.stale
 
 
 class WorkerBudget(RocksDBOptions):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -36,6 +36,15 @@ POLL_WHILE_PAUSED_S = 0.02
 
 HIGHWATER_TIMEOUT_S = 5.0
 """How long the first fetch of a partition is waited for."""
+
+CHANGELOG_POLLS = 16
+"""Polls of changelogs that may wait for Faust's recovery; no more is read meanwhile.
+
+A poll is up to FETCH_BYTES of one partition, so this bounds memory.
+"""
+
+CHANGELOG_WAIT_S = 0.005
+"""Between two looks whether another poll of a changelog may be read."""
 
 COMMIT_TIMEOUT_S = 2.0
 """How long the last commit of an assignment is waited for."""
@@ -172,7 +181,7 @@ def _positions(consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
 
 
 class LaneConsumer(driver.Consumer):
-    """One message per poll and partition of the input topics; changelogs keep Faust's own path."""
+    """One message per poll and partition, of the input topics and of changelogs alike."""
 
     @property
     def lane(self) -> LaneHooks:
@@ -183,7 +192,11 @@ class LaneConsumer(driver.Consumer):
         return LaneConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetch, and yield per partition of the input topics one message with all its records."""
+        """Fetch, and yield per partition one message with all its records.
+
+        That of a changelog has the offset of its last record, which is how far Faust's recovery
+        takes it to be when the message is applied.
+        """
         lane, intake = self.lane, self.lane.intake
         timeout = min(timeout, POLL_WHILE_PAUSED_S if intake.paused else POLL_S)
         if self.flow_active and not self._get_active_partitions():
@@ -194,36 +207,44 @@ class LaneConsumer(driver.Consumer):
         if records is None or self.should_stop:
             return
         thread = cast(LaneConsumerThread, self._thread)
-        others: dict[TP, list[Any]] = {}
         for key, found in records.items():
             # What is not handed on here is fetched again: the new assignment seeks.
             if thread.assignment_now() is not thread.asked_under or not self.flow_active:
                 return
             tp = ensure_TP(key)
             if not lane.is_input(tp.topic):
-                others[tp] = found
+                if active is None or tp in active or tp in self._buffered_partitions:
+                    yield tp, self._whole(tp, found, found)
                 continue
             poll = intake.within(tp, cast(Poll, found))
             if intake.give(tp, poll.records):
                 self.pause_partitions({tp})
             if not poll.records:
                 continue
-            message: Any = self._to_message(tp, poll.records[-1])
-            message.key, message.value = None, poll
-            yield tp, message
-        for tp, record in self.scheduler.iterate(others):
-            if thread.assignment_now() is not thread.asked_under or not self.flow_active:
-                return
-            if active is None or tp in active or tp in self._buffered_partitions:
-                yield tp, self._to_message(tp, record)
+            yield tp, self._whole(tp, poll.records, poll)
+
+    def _whole(self, tp: TP, records: Sequence[Any], value: Any) -> Any:
+        message: Any = self._to_message(tp, records[-1])
+        message.key, message.value, message.headers = None, value, None
+        return message
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
         # Faust hands its own set to the consumer's thread, where an empty one means all: emptied
         # during the poll, it would give records of paused partitions, which then are lost.
         tps = None if active_partitions is None else set(active_partitions)
+        if tps and self._changelog_polls() >= CHANGELOG_POLLS:
+            tps = {tp for tp in tps if self.lane.is_input(tp.topic)}
+            if not tps:
+                await asyncio.sleep(CHANGELOG_WAIT_S)
+                return {}
         thread = cast(LaneConsumerThread, self._thread)
         thread.asked_under = thread.assignment_now()
         return await super()._getmany(tps, timeout)
+
+    def _changelog_polls(self) -> int:
+        tables: Any = self.app.tables
+        waiting: int = tables.changelog_queue.qsize()
+        return waiting
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Resume what is not the lane's: Faust resumes before it seeks to the committed offsets.

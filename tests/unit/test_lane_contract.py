@@ -161,6 +161,36 @@ def source_of(path: str) -> str:
             "the lane's watch ends a recovery there",
         ),
         (
+            "faust.tables.recovery:Recovery._slurp_changelogs.fun",
+            "offset > seen_offset",
+            "the offset of a poll there is that of its last record",
+        ),
+        (
+            "faust.tables.recovery:Recovery._slurp_changelogs.fun",
+            "len(buf) >= bufsize",
+            "the worker bounds there how many polls wait for the store",
+        ),
+        (
+            "faust.tables.recovery:Recovery._restart_recovery.fun",
+            "recovery_buffer_size == 1",
+            "the worker therefore sets another size",
+        ),
+        (
+            "faust.tables.recovery:Recovery.flush_buffers",
+            "table.apply_changelog_batch(buffer)",
+            "what waits is written there before a recovery or an assignment ends",
+        ),
+        (
+            "faust.tables.recovery:Recovery._seek_offsets",
+            "offset = offsets[tp]",
+            "the lane's table passes over the record that comes again",
+        ),
+        (
+            "faust.tables.base:Collection._new_changelog_topic",
+            "schema=self.schema",
+            "the schema of the table hands whole polls of its changelog on",
+        ),
+        (
             "faust.tables.recovery:Recovery.active_remaining",
             "highwater - offsets[tp]",
             "the lane's watch sets these offsets to the highwater",
@@ -219,7 +249,11 @@ def test_attributes_that_are_set_from_outside_exist() -> None:
     assert "self._position = " in state
     assert "_fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.__init__)
     assert "max_batch_size" in inspect.signature(AIOKafkaProducer.__init__).parameters
-    for name in ("_committed_offset", "_buffered_partitions", "scheduler", "flow_active"):
+    for name in ("_committed_offset", "_buffered_partitions", "flow_active"):
         assert f"self.{name}" in inspect.getsource(inspect.getmodule(LaneConsumer.__mro__[3])), name
     assert isinstance(find("faust.tables.manager:TableManager").changelog_queue, property)
+    sizes = {"recovery_buffer_size", "standby_buffer_size"}
+    assert (
+        sizes <= inspect.signature(find("faust.tables.base:Collection").__init__).parameters.keys()
+    )
     assert "_producer" in inspect.getsource(LaneProducer.__mro__[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from stream_app.lane.intake import Intake
-from stream_app.lane.transport import LaneConsumer, LaneConsumerThread
+from stream_app.lane.transport import CHANGELOG_POLLS, LaneConsumer, LaneConsumerThread
 
 INPUT, CHANGELOG = TP("clicks", 0), TP("app-user_state-changelog", 0)
 
@@ -36,7 +37,8 @@ def consumer() -> LaneConsumer:
     one = object.__new__(LaneConsumer)
     intake = Intake(10, lambda _tps: None)
     lane = SimpleNamespace(intake=intake, is_input=lambda topic: topic == INPUT.topic)
-    one.app = SimpleNamespace(lane=lane)  # type: ignore[assignment]
+    tables = SimpleNamespace(changelog_queue=asyncio.Queue())
+    one.app = SimpleNamespace(lane=lane, tables=tables)  # type: ignore[assignment]
     one._thread = Thread()  # type: ignore[assignment]
     one._active_partitions = set()
     one._paused_partitions = {INPUT, CHANGELOG}
@@ -142,3 +144,58 @@ def test_faust_resumes_changelogs_and_only_the_lane_its_inputs(consumer: LaneCon
     consumer.resume_inputs({INPUT})
     assert consumer._active_partitions == {CHANGELOG, INPUT}
     assert consumer._paused_partitions == set()
+
+
+class Record(SimpleNamespace):
+    """A record of a changelog."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(
+            topic=CHANGELOG.topic,
+            partition=0,
+            offset=offset,
+            timestamp=1,
+            timestamp_type=0,
+            headers=(),
+            key=b"ann",
+            value=b"row",
+            checksum=None,
+            serialized_key_size=3,
+            serialized_value_size=3,
+        )
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+async def test_a_poll_of_a_changelog_is_one_message_with_the_offset_of_its_last_record(
+    consumer: LaneConsumer, is_active: bool
+) -> None:
+    found = [Record(offset) for offset in (5, 6, 9)]
+    one: Any = consumer
+    one.app.consumer_generation_id = 1
+    one._buffered_partitions, one._stopped, one._crashed = set(), asyncio.Event(), asyncio.Event()
+    one.flow_active, one._active_partitions = True, {CHANGELOG}
+    one._thread.asked_under = one._thread.assignment
+
+    async def poll(_timeout: float) -> Any:
+        return {CHANGELOG: found}, {CHANGELOG} if is_active else {INPUT}
+
+    one._wait_next_records = poll
+    messages = [(tp, message) async for tp, message in consumer.getmany(1.0)]
+    if not is_active:  # it was paused meanwhile, and is sought before it is resumed
+        assert messages == []
+        return
+    ((tp, message),) = messages
+    assert (tp, message.offset, message.value, message.key) == (CHANGELOG, 9, found, None)
+
+
+async def test_changelogs_are_not_read_while_polls_of_them_wait(consumer: LaneConsumer) -> None:
+    one: Any = consumer
+    for number in range(CHANGELOG_POLLS):
+        one.app.tables.changelog_queue.put_nowait(number)
+    assert await consumer._getmany({CHANGELOG}, 1.0) == {}
+    assert one._thread.polled is None, "an empty set would mean all partitions"
+    await consumer._getmany({CHANGELOG, INPUT}, 1.0)
+    assert one._thread.polled == {INPUT}
+    one.app.tables.changelog_queue.get_nowait()
+    await consumer._getmany({CHANGELOG, INPUT}, 1.0)
+    assert one._thread.polled == {CHANGELOG, INPUT}
