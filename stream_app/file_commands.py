@@ -149,7 +149,8 @@ def evaluate_command(
     quick: QuickOption = False,
 ) -> None:
     """Measure predictions after a time against what happened, beside the baselines."""
-    from model.evaluation import evaluate_next_item, evaluate_window
+    from model.evaluation.next_item import evaluate_next_item
+    from model.evaluation.window import evaluate_window
     from model.event_log import read_event_log
 
     log, cutoff_ms, horizon_s = read_event_log(data), parse_time(cutoff), parse_duration(horizon)

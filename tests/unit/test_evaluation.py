@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 
 from model.checkpoint import Checkpoint
-from model.evaluation import evaluate_drift, evaluate_next_item, evaluate_window
+from model.evaluation.next_item import evaluate_next_item
+from model.evaluation.planted import evaluate_drift
+from model.evaluation.window import evaluate_window
 from model.event_log import EventLog, event_log
 from model.events import Source
 from model.metrics import bootstrap, labels, ndcg_by_user, window_figures
