@@ -6,8 +6,10 @@ the RocksDB of a partition directly, as Faust's own way costs 75 us a row and ne
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +19,8 @@ from faust.stores.rocksdb import RocksDBOptions, Store
 from faust.types import TP
 
 from stream_app.data_folder import note_files, open_or_wipe, store_error
+from stream_app.errors import RecoveryError
+from stream_app.lane.intake import Poll
 from stream_app.lane.recovered_batch import recover_batch
 from stream_app.lane.stored_rows import MARKER_PREFIX, Markers, decode_marker
 
@@ -126,37 +130,47 @@ class LaneTable(faust.Table[bytes, bytes]):
         self.rows = RowTable(self)
         self.stale: dict[int, set[bytes]] = {}
         self._markers: dict[int, Markers] = {}
+        self._due: dict[int, int] = {}
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
         """Apply polls of changelogs in Faust's recovery; of standbys, too.
 
-        The rows of a partition and the offset of their last record are written in one step, with
-        the write-ahead log: a crash leaves both or neither, and what Faust takes for applied beyond
-        that is read again. After an error Faust hands all of the batch over once more, of which
-        what is in the store is passed over.
+        The rows of a partition and the offset of their last record are written in one step: a crash
+        leaves both or neither, and what Faust takes for applied beyond that is read again. An error
+        ends the worker, and nothing is written behind it: raised, Faust would log it and go on.
 
         Args:
-            batch: events whose message has the records of a poll as its value.
+            batch: events whose value is a `Poll`.
         """
-        partitions: dict[int, list[Any]] = {}
+        lane = self.app.lane  # type: ignore[attr-defined]
+        polls: dict[int, list[Poll]] = {}
         for event in batch:
-            partitions.setdefault(event.message.partition, []).extend(event.message.value)
-        for partition, records in partitions.items():
-            self._apply(partition, records)
+            polls.setdefault(event.message.partition, []).append(event.value)
+        try:
+            for partition, found in polls.items():
+                if lane.failure is None:
+                    self._apply(partition, found)
+        except Exception as error:
+            lane.fail(error)
+
+    def recovers_from(self, partition: int, offset: int) -> None:
+        """The next poll begins at this offset, or at the changelog's first record behind it.
+
+        Faust seeks to the last record that is in the store, or to the one before the first record.
+        """
+        self._due[partition] = offset + 1
 
     def forget(self) -> None:
         """Begin a recovery: what is known of stale records and markers is read again."""
         self.stale.clear()
         self._markers.clear()
 
-    def _apply(self, partition: int, records: list[Any]) -> None:
-        if partition not in self._markers:
-            self._markers[partition] = self.rows.markers(partition)
-        due = self.rows.next_offset(partition)
-        if records[0].offset < due:  # Faust seeks to the last record that is in the store
-            records = [record for record in records if record.offset >= due]
+    def _apply(self, partition: int, polls: list[Poll]) -> None:
+        records = self._new_records(partition, polls)
         if not records:
             return
+        if partition not in self._markers:
+            self._markers[partition] = self.rows.markers(partition)
         keys = list({record.key: None for record in records})
         stored = dict(zip(keys, self.rows.read(partition, keys), strict=True))
         found = recover_batch(records, stored, self._markers[partition])
@@ -166,6 +180,27 @@ class LaneTable(faust.Table[bytes, bytes]):
         before = self.stale.get(partition)
         if before or found.stale:
             self.stale[partition] = ((before or set()) - found.values.keys()) | found.stale
+
+    def _new_records(self, partition: int, polls: list[Poll]) -> list[Any]:
+        """The records of the polls that are not in the store.
+
+        Raises:
+            RecoveryError: a poll does not go on where the one before it ended.
+        """
+        next_offset, new = self.rows.next_offset(partition), []
+        for poll in polls:
+            due = self._due.get(partition, poll.end)
+            if poll.start is not None and poll.start > due:
+                raise RecoveryError(
+                    f"The changelog of partition {partition} went on with offset {poll.start} "
+                    f"where {due} was due; start the worker again, it goes on from the store."
+                )
+            self._due[partition] = max(due, poll.end)
+            at = bisect_left(poll.records, next_offset, key=attrgetter("offset"))
+            if at < len(poll.records):
+                new += poll.records[at:]
+                next_offset = new[-1].offset + 1
+        return new
 
 
 class WorkerBudget(RocksDBOptions):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -58,6 +58,10 @@ class LaneHooks(Protocol):
 
     def is_input(self, topic: str) -> bool:
         """Whether the topic is one of the lane's."""
+        ...
+
+    def recovers_from(self, tp: TP, offset: int) -> None:
+        """A changelog is read from this offset, or from its first record behind it."""
         ...
 
     def committable(self) -> Mapping[TP, int]:
@@ -144,7 +148,7 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> RecordMap:
-        """Of input topics a Poll, with the positions between which its records stand.
+        """Of each partition a Poll, with the positions between which its records stand.
 
         aiokafka goes on with a poll through a rebalance, and takes records from where the new
         assignment has sought. Nobody waits for those, so they are put back.
@@ -156,12 +160,10 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
                 consumer.seek(tp, found[tp][0].offset)
             return {}
         after, now_s = _positions(consumer), time.time()
-        is_input = self.app.lane.is_input  # type: ignore[attr-defined]
         polls: dict[TP, Any] = {}
         for tp, records in found.items():
             end = after.get(tp) or records[-1].offset + 1
-            is_poll = is_input(tp.topic)
-            polls[tp] = Poll(records, before.get(tp), end, now_s) if is_poll else records
+            polls[tp] = Poll(records, before.get(tp), end, now_s)
         return polls
 
     def assignment_now(self) -> Any:
@@ -211,21 +213,21 @@ class LaneConsumer(driver.Consumer):
             # What is not handed on here is fetched again: the new assignment seeks.
             if thread.assignment_now() is not thread.asked_under or not self.flow_active:
                 return
-            tp = ensure_TP(key)
+            tp, poll = ensure_TP(key), cast(Poll, found)
             if not lane.is_input(tp.topic):
                 if active is None or tp in active or tp in self._buffered_partitions:
-                    yield tp, self._whole(tp, found, found)
+                    yield tp, self._whole(tp, poll)
                 continue
-            poll = intake.within(tp, cast(Poll, found))
+            poll = intake.within(tp, poll)
             if intake.give(tp, poll.records):
                 self.pause_partitions({tp})
             if not poll.records:
                 continue
-            yield tp, self._whole(tp, poll.records, poll)
+            yield tp, self._whole(tp, poll)
 
-    def _whole(self, tp: TP, records: Sequence[Any], value: Any) -> Any:
-        message: Any = self._to_message(tp, records[-1])
-        message.key, message.value, message.headers = None, value, None
+    def _whole(self, tp: TP, poll: Poll) -> Any:
+        message: Any = self._to_message(tp, poll.records[-1])
+        message.key, message.value, message.headers = None, poll, None
         return message
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
@@ -245,6 +247,13 @@ class LaneConsumer(driver.Consumer):
         tables: Any = self.app.tables
         waiting: int = tables.changelog_queue.qsize()
         return waiting
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Seek, and tell the lane from where changelogs are read."""
+        for tp, offset in partitions.items():
+            if not self.lane.is_input(tp.topic):
+                self.lane.recovers_from(tp, offset)
+        await super().seek_wait(partitions)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Resume what is not the lane's: Faust resumes before it seeks to the committed offsets.

@@ -11,7 +11,8 @@ from faust.stores.rocksdb import Store
 from faust.types import TP
 
 from model.state import new_rows, pack
-from stream_app.errors import StoreError
+from stream_app.errors import RecoveryError, StoreError
+from stream_app.lane.intake import Poll
 from stream_app.lane.table import LaneTable, RowTable
 from tests.unit.rocksdb_store import RocksDBStore, row_table
 
@@ -59,10 +60,18 @@ def test_many_partitions_share_one_budget(table: RowTable) -> None:
     assert all(table.read(partition, [b"999"]) == [row] for partition in range(16))
 
 
-class Poll:
-    """An event of Faust's recovery: the records of a poll, `first` and up, one row for each key."""
+class Polled:
+    """An event of Faust's recovery: a poll with records from `first` on, one row for each key."""
 
-    def __init__(self, first: int, keys: list[bytes], at: int = 0, partition: int = 3) -> None:
+    def __init__(
+        self,
+        first: int,
+        keys: list[bytes],
+        at: int = 0,
+        partition: int = 3,
+        start: int | None = None,
+        markers: int = 0,
+    ) -> None:
         rows = new_rows(1, 64)
         rows["offset"], rows["epoch"] = (at, -1, -1), 7
         self.row = pack(rows)[0]
@@ -70,46 +79,104 @@ class Poll:
             SimpleNamespace(key=key, value=self.row, headers=(), offset=offset)
             for offset, key in enumerate(keys, first)
         ]
-        self.message = SimpleNamespace(partition=partition, value=records)
+        end = first + len(keys) + markers
+        self.value = Poll(records, first if start is None else start, end, 0.0)
+        self.message = SimpleNamespace(partition=partition)
+
+
+class Lane:
+    """As much of the lane as the table needs."""
+
+    failure: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        assert self.failure is None
+        self.failure = error
 
 
 @pytest.fixture
-def lane_table(store: RocksDBStore) -> LaneTable:
+def lane() -> Lane:
+    return Lane()
+
+
+@pytest.fixture
+def lane_table(store: RocksDBStore, lane: Lane) -> LaneTable:
     one = LaneTable.__new__(LaneTable)
     named = SimpleNamespace(data=store, changelog_topic_name=CHANGELOG.topic)
-    one.rows, one.stale, one._markers = RowTable(named), {}, {}  # type: ignore[arg-type]
+    one.app = SimpleNamespace(lane=lane)  # type: ignore[assignment]
+    one.rows = RowTable(named)  # type: ignore[arg-type]
+    one.stale, one._markers, one._due = {}, {}, {}
     return one
 
 
 def test_polls_of_several_partitions_are_applied_with_the_offset_of_their_last_record(
-    lane_table: LaneTable,
+    lane_table: LaneTable, lane: Lane
 ) -> None:
-    ann, bob = Poll(0, [b"ann", b"bob"], at=1), Poll(2, [b"bob"], at=2)
-    eve = Poll(40, [b"eve"], partition=5)
+    ann, bob = Polled(0, [b"ann", b"bob"], at=1), Polled(2, [b"bob"], at=2)
+    eve = Polled(40, [b"eve"], partition=5)
     lane_table.apply_changelog_batch([ann, eve, bob])
     assert lane_table.rows.read(3, [b"ann", b"bob"]) == [ann.row, bob.row]
     assert lane_table.rows.read(5, [b"eve"]) == [eve.row]
     assert [lane_table.rows.next_offset(partition) for partition in (3, 5)] == [3, 41]
     assert lane_table.stale == {}
+    assert lane.failure is None
 
 
 def test_records_that_are_in_the_store_are_passed_over(lane_table: LaneTable) -> None:
-    late = Poll(6, [b"ann"], at=9)
+    late = Polled(6, [b"ann"], at=9)
     lane_table.apply_changelog_batch([late])
-    again = Poll(5, [b"ann", b"ann"], at=4)  # as after a seek to offset 5, or a second attempt
+    lane_table.recovers_from(3, 5)
+    again = Polled(5, [b"ann", b"ann"], at=4)
     lane_table.apply_changelog_batch([again])
     assert lane_table.rows.next_offset(3) == 7
     assert lane_table.stale == {}
-    lane_table.apply_changelog_batch([Poll(6, [b"ann", b"ann"], at=4)])
+    lane_table.apply_changelog_batch([Polled(6, [b"ann", b"ann"], at=4)])
     assert lane_table.rows.read(3, [b"ann"]) == [late.row]
     assert lane_table.stale == {3: {b"ann"}}, "offset 7 is new, and older than our row"
 
 
-def test_a_batch_that_fails_in_one_partition_is_applied_whole_at_the_next_attempt(
-    lane_table: LaneTable, monkeypatch: pytest.MonkeyPatch
+def test_records_that_come_again_in_a_later_poll_are_passed_over(lane_table: LaneTable) -> None:
+    first, again = Polled(0, [b"ann", b"bob"], at=4), Polled(1, [b"bob", b"eve"], at=3)
+    lane_table.apply_changelog_batch([first, again])
+    assert lane_table.rows.read(3, [b"ann", b"bob", b"eve"]) == [first.row, first.row, again.row]
+    assert lane_table.stale == {}
+
+
+def test_a_poll_that_goes_on_behind_a_gap_ends_the_worker_and_is_not_applied(
+    lane_table: LaneTable, lane: Lane
+) -> None:
+    lane_table.recovers_from(3, 0)
+    lane_table.apply_changelog_batch([Polled(0, [b"ann"]), Polled(1, [b"bob"], markers=2)])
+    lane_table.apply_changelog_batch([Polled(4, [b"ann"])])
+    assert lane.failure is None
+    lane_table.apply_changelog_batch([Polled(6, [b"eve"])])
+    assert isinstance(lane.failure, RecoveryError)
+    assert "partition 3 went on with offset 6 where 5 was due" in str(lane.failure)
+    assert lane_table.rows.next_offset(3) == 5
+
+
+def test_compaction_and_what_was_deleted_before_a_changelogs_begin_are_no_gap(
+    lane_table: LaneTable, lane: Lane
+) -> None:
+    lane_table.recovers_from(3, 99)
+    compacted = Polled(160, [b"bob"], start=102)
+    lane_table.apply_changelog_batch([Polled(100, [b"ann", b"bob"]), compacted])
+    assert lane.failure is None
+    assert lane_table.rows.next_offset(3) == 161
+
+
+def test_the_first_poll_of_a_recovery_has_to_be_there(lane_table: LaneTable, lane: Lane) -> None:
+    lane_table.apply_changelog_batch([Polled(0, [b"ann", b"bob"])])
+    lane_table.recovers_from(3, 1)
+    lane_table.apply_changelog_batch([Polled(3, [b"eve"])])
+    assert isinstance(lane.failure, RecoveryError)
+
+
+def test_an_error_ends_the_worker_and_nothing_is_written_behind_it(
+    lane_table: LaneTable, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = RowTable.write
-    attempts = []
+    attempts: list[int] = []
 
     def failing(rows: RowTable, partition: int, *arguments: Any) -> None:
         attempts.append(partition)
@@ -118,10 +185,10 @@ def test_a_batch_that_fails_in_one_partition_is_applied_whole_at_the_next_attemp
         write(rows, partition, *arguments)
 
     monkeypatch.setattr(RowTable, "write", failing)
-    batch = [Poll(0, [b"ann"]), Poll(0, [b"eve"], partition=5)]
-    with pytest.raises(StoreError):
-        lane_table.apply_changelog_batch(batch)
-    lane_table.apply_changelog_batch([*batch, Poll(1, [b"bob"])])
-    assert attempts == [3, 5, 3, 5]
-    assert [lane_table.rows.next_offset(partition) for partition in (3, 5)] == [2, 1]
-    assert lane_table.rows.read(5, [b"eve"]) == [batch[1].row]
+    batch = [Polled(0, [b"ann"], partition=partition) for partition in (3, 5, 7)]
+    lane_table.apply_changelog_batch(batch)
+    assert str(lane.failure) == "The disk is full."
+    lane_table.apply_changelog_batch(batch)  # as Faust does when the recovery stops
+    lane_table.apply_changelog_batch([Polled(1, [b"bob"], partition=5)])
+    assert attempts == [3, 5]
+    assert [lane_table.rows.next_offset(partition) for partition in (3, 5, 7)] == [1, 0, 0]

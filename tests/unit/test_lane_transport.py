@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
+from mode.utils.queues import ThrowableQueue
 
-from stream_app.lane.intake import Intake
+from stream_app.lane.app import InterestApp
+from stream_app.lane.intake import Intake, Poll
 from stream_app.lane.transport import CHANGELOG_POLLS, LaneConsumer, LaneConsumerThread
 
 INPUT, CHANGELOG = TP("clicks", 0), TP("app-user_state-changelog", 0)
@@ -114,7 +116,8 @@ async def test_a_poll_within_its_assignment_keeps_its_records(
 ) -> None:
     found, sought = await fetched(monkeypatch, becomes=None)
     assert [record.offset for record in found[INPUT].records] == [668, 669]
-    assert [record.offset for record in found[CHANGELOG]] == [668, 669]
+    assert [record.offset for record in found[CHANGELOG].records] == [668, 669]
+    assert found[CHANGELOG].start == 668
     assert sought == {}
 
 
@@ -129,7 +132,7 @@ async def test_what_was_polled_under_an_assignment_that_has_ended_is_not_handed_
     async def wait(_timeout: float) -> Any:
         thread.asked_under = thread.assignment
         thread.assignment = object()
-        return {CHANGELOG: [SimpleNamespace(offset=1)]}, {CHANGELOG}
+        return {CHANGELOG: Poll([SimpleNamespace(offset=1)], 1, 2, 0.0)}, {CHANGELOG}
 
     monkeypatch.setattr(consumer, "_wait_next_records", wait)
     monkeypatch.setattr(LaneConsumer, "should_stop", False)
@@ -169,7 +172,7 @@ class Record(SimpleNamespace):
 async def test_a_poll_of_a_changelog_is_one_message_with_the_offset_of_its_last_record(
     consumer: LaneConsumer, is_active: bool
 ) -> None:
-    found = [Record(offset) for offset in (5, 6, 9)]
+    found = Poll([Record(offset) for offset in (5, 6, 9)], 5, 10, 0.0)
     one: Any = consumer
     one.app.consumer_generation_id = 1
     one._buffered_partitions, one._stopped, one._crashed = set(), asyncio.Event(), asyncio.Event()
@@ -199,3 +202,34 @@ async def test_changelogs_are_not_read_while_polls_of_them_wait(consumer: LaneCo
     one.app.tables.changelog_queue.get_nowait()
     await consumer._getmany({CHANGELOG, INPUT}, 1.0)
     assert one._thread.polled == {CHANGELOG, INPUT}
+
+
+async def test_where_changelogs_are_sought_is_told(
+    consumer: LaneConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    sought: list[Any] = []
+    one: Any = consumer
+
+    async def seek_wait(partitions: dict[TP, int]) -> None:
+        sought.append(partitions)
+
+    one.app.lane.recovers_from = lambda tp, offset: told.append((tp, offset))
+    one._thread.seek_wait = seek_wait
+    await consumer.seek_wait({CHANGELOG: 7, INPUT: 9})
+    assert told == [(CHANGELOG, 7)]
+    assert sought == [{CHANGELOG: 7, INPUT: 9}]
+
+
+async def test_polls_that_wait_are_dropped_when_the_flow_begins_and_not_while_it_goes_on() -> None:
+    flow = InterestApp.flow_control.func(SimpleNamespace(loop=None))  # type: ignore[arg-type]
+    queue: ThrowableQueue[str] = ThrowableQueue(flow_control=flow, clear_on_resume=True)
+    queue.force_put_nowait("of an assignment that has ended")
+    flow.resume()
+    assert queue.empty()
+    queue.force_put_nowait("of the first standby")
+    flow.resume()
+    assert queue.qsize() == 1
+    flow.suspend()
+    flow.resume()
+    assert queue.empty()
