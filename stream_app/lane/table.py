@@ -32,6 +32,9 @@ BLOOM_BITS_PER_KEY = 10
 MAX_OPEN_FILES = 128  # of one partition
 TARGET_FILE_BYTES = 32 * MIB
 
+_UNLOGGED = rocksdict.WriteOptions()
+_UNLOGGED.disable_wal = True  # type: ignore[assignment, method-assign]  # it is no method
+
 
 class Rows(Protocol):
     """What the lane needs of a store of rows; `RowTable` is one, a test may bring another."""
@@ -52,10 +55,16 @@ class Rows(Protocol):
 
 
 class RowTable:
-    """The rows of a Faust table's RocksDB."""
+    """The rows of a Faust table's RocksDB.
+
+    What comes from the changelog is written without RocksDB's write-ahead log, which costs as much
+    as the rows: a crash loses the last of it, offset and rows alike, and it is read again. The log
+    must not go on behind such a gap, so all of it is on disk before the next write with the log.
+    """
 
     def __init__(self, table: CollectionT) -> None:
         self._table: Any = table
+        self._unlogged: set[int] = set()
 
     def read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         """The rows of the keys by one multi-get, None where there is none.
@@ -84,6 +93,30 @@ class RowTable:
         Raises:
             StoreError: the store cannot be written, as when the disk is full.
         """
+        self._write(partition, keys, rows, changelog_offset, is_logged=True)
+
+    def write_again(
+        self,
+        partition: int,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        changelog_offset: int,
+    ) -> None:
+        """As `write`, for rows of the changelog, which a crash may take away again.
+
+        Raises:
+            StoreError: the store cannot be written, as when the disk is full.
+        """
+        self._write(partition, keys, rows, changelog_offset, is_logged=False)
+
+    def _write(
+        self,
+        partition: int,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        changelog_offset: int,
+        is_logged: bool,
+    ) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
         put = batch.put
         for key, row in zip(keys, rows, strict=True):
@@ -94,7 +127,15 @@ class RowTable:
         put(Store.offset_key, str(changelog_offset).encode())  # as Store.set_persisted_offset
         store = self._store()
         try:
-            store._db_for_partition(partition).write(batch)
+            database = store._db_for_partition(partition)
+            if not is_logged:
+                self._unlogged.add(partition)
+                database.write(batch, _UNLOGGED)
+            else:
+                if partition in self._unlogged:
+                    database.flush()
+                    self._unlogged.discard(partition)
+                database.write(batch)
         except Exception as error:  # the only class that rocksdict raises
             raise store_error(store.partition_path(partition), error) from error
         note_files(store.partition_path(partition))
@@ -174,7 +215,7 @@ class LaneTable(faust.Table[bytes, bytes]):
         keys = list({record.key: None for record in records})
         stored = dict(zip(keys, self.rows.read(partition, keys), strict=True))
         found = recover_batch(records, stored, self._markers[partition])
-        self.rows.write(
+        self.rows.write_again(
             partition, list(found.values), list(found.values.values()), records[-1].offset
         )
         before = self.stale.get(partition)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +21,7 @@ from stream_app.lane.table import LaneTable, RowTable
 from tests.unit.rocksdb_store import RocksDBStore, row_table
 
 CHANGELOG = TP("app-user_state-changelog", 3)
+WRITES = 20
 
 
 @pytest.fixture
@@ -58,6 +63,35 @@ def test_many_partitions_share_one_budget(table: RowTable) -> None:
             keys = [b"%d" % number for number in range(start, start + 100)]
             table.write(partition, keys, [row] * 100, start)
     assert all(table.read(partition, [b"999"]) == [row] for partition in range(16))
+
+
+def changelog_table(store: RocksDBStore) -> RowTable:
+    named = SimpleNamespace(data=store, changelog_topic_name=CHANGELOG.topic)
+    return RowTable(named)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", ["again", "logged again", "again logged", "logged again logged"])
+def test_after_a_crash_the_store_has_every_row_up_to_its_offset(tmp_path: Path, steps: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, str(tmp_path), *steps.split()], check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    after = changelog_table(RocksDBStore(tmp_path))
+    count = after.next_offset(3)
+    assert after.read(3, [b"%d" % offset for offset in range(count)]) == [b"row"] * count
+    kinds = steps.split()
+    while kinds and kinds[-1] == "again":
+        kinds.pop()
+    assert count >= len(kinds) * WRITES
+
+
+def write_and_die(folder: Path, steps: list[str]) -> None:
+    """Write rows with the log and without, a row and an offset at a time, and kill oneself."""
+    rows = changelog_table(RocksDBStore(folder))
+    for offset in range(len(steps) * WRITES):
+        write = rows.write_again if steps[offset // WRITES] == "again" else rows.write
+        write(3, [b"%d" % offset], [b"row"], offset)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Polled:
@@ -102,9 +136,8 @@ def lane() -> Lane:
 @pytest.fixture
 def lane_table(store: RocksDBStore, lane: Lane) -> LaneTable:
     one = LaneTable.__new__(LaneTable)
-    named = SimpleNamespace(data=store, changelog_topic_name=CHANGELOG.topic)
     one.app = SimpleNamespace(lane=lane)  # type: ignore[assignment]
-    one.rows = RowTable(named)  # type: ignore[arg-type]
+    one.rows = changelog_table(store)
     one.stale, one._markers, one._due = {}, {}, {}
     return one
 
@@ -175,7 +208,7 @@ def test_the_first_poll_of_a_recovery_has_to_be_there(lane_table: LaneTable, lan
 def test_an_error_ends_the_worker_and_nothing_is_written_behind_it(
     lane_table: LaneTable, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = RowTable.write
+    write = RowTable.write_again
     attempts: list[int] = []
 
     def failing(rows: RowTable, partition: int, *arguments: Any) -> None:
@@ -184,7 +217,7 @@ def test_an_error_ends_the_worker_and_nothing_is_written_behind_it(
             raise StoreError("The disk is full.")
         write(rows, partition, *arguments)
 
-    monkeypatch.setattr(RowTable, "write", failing)
+    monkeypatch.setattr(RowTable, "write_again", failing)
     batch = [Polled(0, [b"ann"], partition=partition) for partition in (3, 5, 7)]
     lane_table.apply_changelog_batch(batch)
     assert str(lane.failure) == "The disk is full."
@@ -192,3 +225,7 @@ def test_an_error_ends_the_worker_and_nothing_is_written_behind_it(
     lane_table.apply_changelog_batch([Polled(1, [b"bob"], partition=5)])
     assert attempts == [3, 5]
     assert [lane_table.rows.next_offset(partition) for partition in (3, 5, 7)] == [1, 0, 0]
+
+
+if __name__ == "__main__":
+    write_and_die(Path(sys.argv[1]), sys.argv[2:])
