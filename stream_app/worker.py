@@ -51,7 +51,7 @@ FETCH_BYTES = 2 * 1024 * 1024
 """Of one partition and fetch; bounds what aiokafka holds of each."""
 PRODUCER_BATCH_BYTES = 900_000
 """Below the brokers' default of 1,048,588 for a record batch."""
-RECOVERY_POLLS = 32
+RECOVERY_POLLS = 8
 """Polls of the changelogs that a recovery writes to the store at once; bounds memory.
 
 Not 1: Faust would then go on reading the changelogs of its own partitions after the recovery.

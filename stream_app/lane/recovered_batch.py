@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from model.state import row_dtype
+from stream_app.lane.history_mark import MARK
 from stream_app.lane.recovered_rows import POSITION_HEADER, Change, Recovered, recover
-from stream_app.lane.stored_rows import MARKER_PREFIX, Markers
+from stream_app.lane.stored_rows import MARKER_PREFIX, Markers, is_marker, key_hash
 
 Rows = Mapping[bytes, bytes | None]
 
@@ -45,9 +46,10 @@ def recover_batch(records: Sequence[Any], stored: Rows, markers: Markers) -> Rec
         markers: of the erased users; markers among the records are added.
     """
     values = {record.key: record.value for record in records}
-    if _are_rows_of_new_users(records, values, stored, markers):
+    erased = _erased(values, markers)
+    if not erased and _are_rows_of_new_users(records, values, stored):
         return Recovered(values)
-    apart = _apart(records, values, stored, markers)
+    apart = _apart(records, values, stored, erased)
     found = recover([_change(record) for record in records if record.key in apart], stored, markers)
     for key in apart:
         del values[key]
@@ -58,31 +60,31 @@ def recover_batch(records: Sequence[Any], stored: Rows, markers: Markers) -> Rec
     return Recovered(values, stale | found.stale)
 
 
-def _are_rows_of_new_users(
-    records: Sequence[Any], values: Rows, stored: Rows, markers: Markers
-) -> bool:
-    """Whether nothing can be older: each key comes once, has no row, and was never deleted."""
-    return (
-        not markers
-        and len(values) == len(records)
-        and not any(stored.values())
-        and None not in values.values()
-        and max(values, default=b"") < MARKER_PREFIX
-    )
-
-
-def _apart(records: Sequence[Any], values: Rows, stored: Rows, markers: Markers) -> set[bytes]:
-    """Keys whose records are to be looked at one by one."""
+def _erased(values: Rows, markers: Markers) -> set[bytes]:
+    """Hashes of the users who have a marker, or get one among the records."""
+    found = markers.keys() - {MARK}
     if max(values, default=b"") >= MARKER_PREFIX:
-        return set(values)  # a marker counts for the records behind it
+        found |= {key[len(MARKER_PREFIX) :] for key in values if is_marker(key)}
+    return found
+
+
+def _are_rows_of_new_users(records: Sequence[Any], values: Rows, stored: Rows) -> bool:
+    """Whether nothing can be older: each key comes once, has no row, and is not deleted."""
+    return len(values) == len(records) and not any(stored.values()) and None not in values.values()
+
+
+def _apart(records: Sequence[Any], values: Rows, stored: Rows, erased: set[bytes]) -> set[bytes]:
+    """Keys whose records are to be looked at one by one; the markers are among them."""
     apart = {
         key
         for key, value in values.items()
         if value is None
         or len(value) < _END
         or ((row := stored.get(key)) is not None and len(row) < _END)
-        or (row is None and markers)
+        or (row is None and erased and key_hash(key) in erased)
     }
+    if erased:
+        apart.update(key for key in values if is_marker(key))
     if len(values) < len(records):
         times = Counter(record.key for record in records)
         apart.update(key for key, count in times.items() if count > 1)

@@ -37,7 +37,7 @@ POLL_WHILE_PAUSED_S = 0.02
 HIGHWATER_TIMEOUT_S = 5.0
 """How long the first fetch of a partition is waited for."""
 
-CHANGELOG_POLLS = 16
+CHANGELOG_POLLS = 8
 """Polls of changelogs that may wait for Faust's recovery; no more is read meanwhile.
 
 A poll is up to FETCH_BYTES of one partition, so this bounds memory.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from model.state import new_rows, pack
 from stream_app.lane import recovered_batch
+from stream_app.lane.history_mark import COMPLETE, MARK, MARK_KEY, encode_mark
 from stream_app.lane.recovered_batch import recover_batch
 from stream_app.lane.recovered_rows import POSITION_HEADER, Position, encode_position, recover
 from stream_app.lane.stored_rows import Marker, encode_marker, key_hash, marker_key
@@ -87,9 +88,14 @@ def test_gives_what_the_records_give_one_by_one(
     assert erased == erased_too
 
 
+MARKED = {MARK: Marker(4, (0, 0, 0), (-1, -1, -1), COMPLETE, 0)}
+ERASED = {key_hash(b"eve"): Marker(4, (7, 7, 7), (1, 1, 1), 0, 0)}
+
+
+@pytest.mark.parametrize("markers", [{}, MARKED, ERASED])
 @pytest.mark.parametrize("stored", [{}, {b"ben": row((2, 2, 2), (7, 7, 7), 0)}])
 def test_rows_whose_keys_come_once_are_not_looked_at_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, stored: dict[bytes, bytes | None]
+    monkeypatch: pytest.MonkeyPatch, stored: dict[bytes, bytes | None], markers: dict[bytes, Marker]
 ) -> None:
     looked_at: list[Any] = []
 
@@ -99,7 +105,25 @@ def test_rows_whose_keys_come_once_are_not_looked_at_one_by_one(
 
     monkeypatch.setattr(recovered_batch, "recover", watched)
     changes = [Record(user, row((1, 1, 1), (7, 7, 7), 0)) for user in USERS]
-    found = recover_batch(changes, stored, {})
+    found = recover_batch(changes, stored, dict(markers))
     assert found.values.keys() == set(USERS) - stored.keys()
     assert found.stale == stored.keys()
     assert looked_at == []
+
+
+def test_the_mark_among_the_rows_is_kept_and_makes_no_other_key_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[Any] = []
+
+    def watched(changes: list[Any], *arguments: Any) -> Any:
+        looked_at.extend(key for key, *_ in changes)
+        return recover(changes, *arguments)
+
+    monkeypatch.setattr(recovered_batch, "recover", watched)
+    mark = Record(MARK_KEY, encode_mark(4, COMPLETE, 0))
+    changes = [*(Record(user, row((1, 1, 1), (7, 7, 7), 0)) for user in USERS), mark]
+    markers: dict[bytes, Marker] = {}
+    assert recover_batch(changes, {}, markers).values.keys() == {*USERS, MARK_KEY}
+    assert markers.keys() == {MARK}
+    assert looked_at == [MARK_KEY]

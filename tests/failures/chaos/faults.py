@@ -85,10 +85,10 @@ def stall() -> int:
 def full() -> int:
     """Run a worker whose disk is full."""
 
-    def write(_rows: RowTable, partition: int, *_arguments: object) -> None:
+    def write(_rows: RowTable, partition: int, *_arguments: object, **_options: object) -> None:
         raise store_error(Path(f"{partition}.db"), OSError("No space left on device"))
 
-    RowTable.write = write  # type: ignore[assignment, method-assign]
+    RowTable.write = RowTable.write_again = write  # type: ignore[assignment, method-assign]
     return worker.run(Settings())
 
 
