@@ -36,7 +36,7 @@ from stream_app.errors import (
 )
 from stream_app.health import HealthServer, WorkerHealth
 from stream_app.inspection import Inspector
-from stream_app.lane.app import InterestApp
+from stream_app.lane.app import InterestApp, RawBatches
 from stream_app.lane.commit import AtStep, no_step
 from stream_app.lane.lane import Lane
 from stream_app.lane.recovery import store_is_ahead
@@ -51,6 +51,11 @@ FETCH_BYTES = 2 * 1024 * 1024
 """Of one partition and fetch; bounds what aiokafka holds of each."""
 PRODUCER_BATCH_BYTES = 900_000
 """Below the brokers' default of 1,048,588 for a record batch."""
+RECOVERY_POLLS = 8
+"""Polls of the changelogs that a recovery writes to the store at once; bounds memory.
+
+Not 1: Faust would then go on reading the changelogs of its own partitions after the recovery.
+"""
 SEND_TIMEOUT_S = 30.0
 STREAM_BUFFER_BATCHES = 65_536
 """Changelog records that wait to be recovered; the polls of the inputs go past Faust's queues."""
@@ -100,9 +105,7 @@ def build_app(
         worker_redirect_stdouts=False,
     )
     app.transport = LaneTransport(app.conf.broker_consumer, app)
-    raw: faust.Schema[bytes, bytes] = faust.Schema(
-        key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
-    )
+    raw = RawBatches(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     table = app.Table(
         TABLE,
         key_type=bytes,
@@ -110,6 +113,8 @@ def build_app(
         schema=raw,
         partitions=settings.partitions,
         options={"driver": "rocksdict"},
+        recovery_buffer_size=RECOVERY_POLLS,
+        standby_buffer_size=1,
         extra_topic_configs={"min.insync.replicas": str(settings.min_insync)},
     )
     app.table = table

@@ -44,6 +44,15 @@ POLL_WHILE_PAUSED_S = 0.02
 HIGHWATER_TIMEOUT_S = 5.0
 """How long the first fetch of a partition is waited for."""
 
+CHANGELOG_POLLS = 8
+"""Polls of changelogs that may wait for Faust's recovery; no more is read meanwhile.
+
+A poll is up to FETCH_BYTES of one partition, so this bounds memory.
+"""
+
+CHANGELOG_WAIT_S = 0.005
+"""Between two looks whether another poll of a changelog may be read."""
+
 COMMIT_TIMEOUT_S = 2.0
 """How long the last commit of an assignment is waited for."""
 
@@ -60,6 +69,10 @@ class LaneHooks(Protocol):
 
     def accept(self, tp: TP, poll: Poll) -> None:
         """Take one poll of an input topic's partition in."""
+        ...
+
+    def recovers_from(self, tp: TP, offset: int) -> None:
+        """A changelog is read from this offset, or from its first record behind it."""
         ...
 
     def committable(self) -> Mapping[TP, int]:
@@ -148,7 +161,7 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> RecordMap:
-        """Of input topics a Poll, with the positions between which its records stand.
+        """Of each partition a Poll, with the positions between which its records stand.
 
         aiokafka goes on with a poll through a rebalance, and takes records from where the new
         assignment has sought. Nobody waits for those, so they are put back.
@@ -160,12 +173,10 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
                 consumer.seek(tp, found[tp][0].offset)
             return {}
         after, now_s = _positions(consumer), time.time()
-        is_input = self.app.lane.is_input  # type: ignore[attr-defined]
         polls: dict[TP, Any] = {}
         for tp, records in found.items():
             end = after.get(tp) or records[-1].offset + 1
-            is_poll = is_input(tp.topic)
-            polls[tp] = Poll(records, before.get(tp), end, now_s) if is_poll else records
+            polls[tp] = Poll(records, before.get(tp), end, now_s)
         return polls
 
     def assignment_now(self) -> Any:
@@ -215,7 +226,7 @@ def _positions(consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
 
 
 class LaneConsumer(driver.Consumer):
-    """Polls of the input topics go to the lane; changelogs keep Faust's own path."""
+    """Polls of the input topics go to the lane, and those of a changelog are a message each."""
 
     @property
     def lane(self) -> LaneHooks:
@@ -226,10 +237,12 @@ class LaneConsumer(driver.Consumer):
         return LaneConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetch, hand the lane its polls, and yield the records of the other topics.
+        """Fetch, hand the lane its polls, and yield a message for each poll of a changelog.
 
         Faust's way from here to an agent is a task and two queues for each topic partition of a
-        poll, which small polls cost more than what is done with their records.
+        poll, which small polls cost more than what is done with their records. The message of a
+        changelog has the offset of its last record, which is how far Faust's recovery takes it to
+        be when the message is applied.
         """
         lane, intake = self.lane, self.lane.intake
         timeout = min(timeout, POLL_WHILE_PAUSED_S if intake.paused else POLL_S)
@@ -241,33 +254,50 @@ class LaneConsumer(driver.Consumer):
         if records is None or self.should_stop:
             return
         thread = cast(LaneConsumerThread, self._thread)
-        others: dict[TP, list[Any]] = {}
         for key, found in records.items():
             # What is not handed on here is fetched again: the new assignment seeks.
             if thread.assignment_now() is not thread.asked_under or not self.flow_active:
                 return
-            tp = ensure_TP(key)
+            tp, poll = ensure_TP(key), cast(Poll, found)
             if not lane.is_input(tp.topic):
-                others[tp] = found
+                if active is None or tp in active or tp in self._buffered_partitions:
+                    yield tp, self._whole(tp, poll)
                 continue
-            poll = intake.within(tp, cast(Poll, found))
+            poll = intake.within(tp, poll)
             if intake.give(tp, poll.records):
                 self.pause_partitions({tp})
             if poll.records:
                 lane.accept(tp, poll)
-        for tp, record in self.scheduler.iterate(others):
-            if thread.assignment_now() is not thread.asked_under or not self.flow_active:
-                return
-            if active is None or tp in active or tp in self._buffered_partitions:
-                yield tp, self._to_message(tp, record)
+
+    def _whole(self, tp: TP, poll: Poll) -> Any:
+        message: Any = self._to_message(tp, poll.records[-1])
+        message.key, message.value, message.headers = None, poll, None
+        return message
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
         # Faust hands its own set to the consumer's thread, where an empty one means all: emptied
         # during the poll, it would give records of paused partitions, which then are lost.
         tps = None if active_partitions is None else set(active_partitions)
+        if tps and self._changelog_polls() >= CHANGELOG_POLLS:
+            tps = {tp for tp in tps if self.lane.is_input(tp.topic)}
+            if not tps:
+                await asyncio.sleep(CHANGELOG_WAIT_S)
+                return {}
         thread = cast(LaneConsumerThread, self._thread)
         thread.asked_under = thread.assignment_now()
         return await super()._getmany(tps, timeout)
+
+    def _changelog_polls(self) -> int:
+        tables: Any = self.app.tables
+        waiting: int = tables.changelog_queue.qsize()
+        return waiting
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Seek, and tell the lane from where changelogs are read."""
+        for tp, offset in partitions.items():
+            if not self.lane.is_input(tp.topic):
+                self.lane.recovers_from(tp, offset)
+        await super().seek_wait(partitions)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Resume what is not the lane's: Faust resumes before it seeks to the committed offsets.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
-from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
+from mode.utils.queues import ThrowableQueue
 
+from stream_app.lane.app import InterestApp
 from stream_app.lane.intake import Intake, Poll
-from stream_app.lane.transport import LaneConsumer, LaneConsumerThread, paced
+from stream_app.lane.transport import CHANGELOG_POLLS, LaneConsumer, LaneConsumerThread, paced
 
 INPUT, CHANGELOG = TP("clicks", 0), TP("app-user_state-changelog", 0)
 
@@ -38,10 +40,10 @@ def consumer() -> LaneConsumer:
     intake = Intake(10, lambda _tps: None)
     lane = SimpleNamespace(intake=intake, is_input=lambda topic: topic == INPUT.topic, accepted=[])
     lane.accept = lambda tp, poll: lane.accepted.append((tp, poll))
-    one.app = SimpleNamespace(lane=lane)  # type: ignore[assignment]
+    tables = SimpleNamespace(changelog_queue=asyncio.Queue())
+    one.app = SimpleNamespace(lane=lane, tables=tables)  # type: ignore[assignment]
     one._thread = Thread()  # type: ignore[assignment]
     one._active_partitions = set()
-    one.scheduler = DefaultSchedulingStrategy()
     one._paused_partitions = {INPUT, CHANGELOG}
     return one
 
@@ -115,7 +117,8 @@ async def test_a_poll_within_its_assignment_keeps_its_records(
 ) -> None:
     found, sought = await fetched(monkeypatch, becomes=None)
     assert [record.offset for record in found[INPUT].records] == [668, 669]
-    assert [record.offset for record in found[CHANGELOG]] == [668, 669]
+    assert [record.offset for record in found[CHANGELOG].records] == [668, 669]
+    assert found[CHANGELOG].start == 668
     assert sought == {}
 
 
@@ -146,7 +149,7 @@ async def handed_on(
 async def test_what_was_polled_under_an_assignment_that_has_ended_is_not_handed_on(
     consumer: LaneConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = {CHANGELOG: [SimpleNamespace(offset=1)], INPUT: polled(1)}
+    records = {CHANGELOG: polled(1), INPUT: polled(1)}
     assert await handed_on(consumer, monkeypatch, records, ends=True) == []
     assert consumer.lane.accepted == []  # type: ignore[attr-defined]
 
@@ -210,3 +213,89 @@ def test_faust_resumes_changelogs_and_only_the_lane_its_inputs(consumer: LaneCon
     consumer.resume_inputs({INPUT})
     assert consumer._active_partitions == {CHANGELOG, INPUT}
     assert consumer._paused_partitions == set()
+
+
+class Record(SimpleNamespace):
+    """A record of a changelog."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(
+            topic=CHANGELOG.topic,
+            partition=0,
+            offset=offset,
+            timestamp=1,
+            timestamp_type=0,
+            headers=(),
+            key=b"ann",
+            value=b"row",
+            checksum=None,
+            serialized_key_size=3,
+            serialized_value_size=3,
+        )
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+async def test_a_poll_of_a_changelog_is_one_message_with_the_offset_of_its_last_record(
+    consumer: LaneConsumer, is_active: bool
+) -> None:
+    found = Poll([Record(offset) for offset in (5, 6, 9)], 5, 10, 0.0)
+    one: Any = consumer
+    one.app.consumer_generation_id = 1
+    one._buffered_partitions, one._stopped, one._crashed = set(), asyncio.Event(), asyncio.Event()
+    one.flow_active, one._active_partitions = True, {CHANGELOG}
+    one._thread.asked_under = one._thread.assignment
+
+    async def poll(_timeout: float) -> Any:
+        return {CHANGELOG: found}, {CHANGELOG} if is_active else {INPUT}
+
+    one._wait_next_records = poll
+    messages = [(tp, message) async for tp, message in consumer.getmany(1.0)]
+    if not is_active:  # it was paused meanwhile, and is sought before it is resumed
+        assert messages == []
+        return
+    ((tp, message),) = messages
+    assert (tp, message.offset, message.value, message.key) == (CHANGELOG, 9, found, None)
+
+
+async def test_changelogs_are_not_read_while_polls_of_them_wait(consumer: LaneConsumer) -> None:
+    one: Any = consumer
+    for number in range(CHANGELOG_POLLS):
+        one.app.tables.changelog_queue.put_nowait(number)
+    assert await consumer._getmany({CHANGELOG}, 1.0) == {}
+    assert one._thread.polled is None, "an empty set would mean all partitions"
+    await consumer._getmany({CHANGELOG, INPUT}, 1.0)
+    assert one._thread.polled == {INPUT}
+    one.app.tables.changelog_queue.get_nowait()
+    await consumer._getmany({CHANGELOG, INPUT}, 1.0)
+    assert one._thread.polled == {CHANGELOG, INPUT}
+
+
+async def test_where_changelogs_are_sought_is_told(
+    consumer: LaneConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    sought: list[Any] = []
+    one: Any = consumer
+
+    async def seek_wait(partitions: dict[TP, int]) -> None:
+        sought.append(partitions)
+
+    one.app.lane.recovers_from = lambda tp, offset: told.append((tp, offset))
+    one._thread.seek_wait = seek_wait
+    await consumer.seek_wait({CHANGELOG: 7, INPUT: 9})
+    assert told == [(CHANGELOG, 7)]
+    assert sought == [{CHANGELOG: 7, INPUT: 9}]
+
+
+async def test_polls_that_wait_are_dropped_when_the_flow_begins_and_not_while_it_goes_on() -> None:
+    flow = InterestApp.flow_control.func(SimpleNamespace(loop=None))  # type: ignore[arg-type]
+    queue: ThrowableQueue[str] = ThrowableQueue(flow_control=flow, clear_on_resume=True)
+    queue.force_put_nowait("of an assignment that has ended")
+    flow.resume()
+    assert queue.empty()
+    queue.force_put_nowait("of the first standby")
+    flow.resume()
+    assert queue.qsize() == 1
+    flow.suspend()
+    flow.resume()
+    assert queue.empty()
