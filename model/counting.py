@@ -18,6 +18,9 @@ NEIGHBOUR_STEPS = 5
 STEP_DECAY = 0.6
 PRIOR_WEIGHT = 1.0
 """Added to what followed an item: a single sighting is no certainty."""
+TOGETHER_STEPS = 20
+TOGETHER_DECAY = 0.95
+TOGETHER_PRIOR = 3.0
 
 
 def by_user(steps: EventBatch) -> EventBatch:
@@ -60,28 +63,61 @@ def count_neighbours(
     much when they are three horizons older.
     """
     steps = by_user(named)
+    source, target, total = _pairs(steps, items, NEIGHBOUR_STEPS, STEP_DECAY, 3 * horizon_s)
+    followed = np.bincount(source, total, minlength=items) + PRIOR_WEIGHT
+    return _heaviest(source, target, total / followed[source], items, k)
+
+
+def count_together(
+    named: EventBatch, items: int, horizon_s: int, k: int = NEIGHBOURS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Items that users have beside each item, whichever came first: (I, K) indices and weights.
+
+    The cosine of the items' counts, with pairs that weigh ``TOGETHER_DECAY`` less per step between
+    them and half as much when they are twelve horizons older.
+    """
+    steps = by_user(named)
+    pairs = _pairs(steps, items, TOGETHER_STEPS, TOGETHER_DECAY, 12 * horizon_s)
+    apart = pairs[0] != pairs[1]
+    one, other, weight = (column[apart] for column in pairs)
+    key = np.concatenate((one * items + other, other * items + one))
+    keys, where = np.unique(key, return_inverse=True)
+    total = np.bincount(where, np.concatenate((weight, weight)), minlength=len(keys))
+    source, target = np.divmod(keys, items)
+    norm = np.sqrt(np.bincount(source, total, minlength=items) + TOGETHER_PRIOR)
+    return _heaviest(source, target, total / (norm[source] * norm[target]), items, k)
+
+
+def _pairs(
+    steps: EventBatch, items: int, distances: int, decay: float, half_life_s: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(first item, later item, summed weight) of steps of one user up to so many steps apart."""
     item, user = steps.item, steps.user
     age_s = (steps.time_ms.max(initial=0) - steps.time_ms) / 1000
-    weight = np.exp2(-age_s / (3 * horizon_s))
-    keys, weights = [], []
-    for distance in range(1, NEIGHBOUR_STEPS + 1):
+    weight = np.exp2(-age_s / half_life_s)
+    keys, weights = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for distance in range(1, distances + 1):
         same = np.flatnonzero(user[distance:] == user[:-distance])
         keys.append(item[same] * items + item[same + distance])
-        weights.append(weight[same + distance] * STEP_DECAY ** (distance - 1))
+        weights.append(weight[same + distance] * decay ** (distance - 1))
     pairs, where = np.unique(np.concatenate(keys), return_inverse=True)
     total = np.bincount(where, np.concatenate(weights), minlength=len(pairs))
-    source, target = np.divmod(pairs, items)
-    followed = np.bincount(source, total, minlength=items) + PRIOR_WEIGHT
-    order = np.lexsort((target, -total, source))
-    source, target, total = source[order], target[order], total[order]
-    starts = np.searchsorted(source, np.arange(items))
-    place = np.arange(len(source)) - starts[source]
+    return *np.divmod(pairs, items), total
+
+
+def _heaviest(
+    source: np.ndarray, target: np.ndarray, weight: np.ndarray, items: int, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k heaviest targets of each source, best first: (I, K) indices and weights, 0 = none."""
+    order = np.lexsort((target, -weight, source))
+    source, target, weight = source[order], target[order], weight[order]
+    place = np.arange(len(source)) - np.searchsorted(source, np.arange(items))[source]
     kept = place < k
-    neighbour_item = np.zeros((items, k), dtype=np.int64)
-    neighbour_weight = np.zeros((items, k), dtype=np.float32)
-    neighbour_item[source[kept], place[kept]] = target[kept]
-    neighbour_weight[source[kept], place[kept]] = total[kept] / followed[source[kept]]
-    return neighbour_item, neighbour_weight
+    item = np.zeros((items, k), dtype=np.int64)
+    value = np.zeros((items, k), dtype=np.float32)
+    item[source[kept], place[kept]] = target[kept]
+    value[source[kept], place[kept]] = weight[kept]
+    return item, value
 
 
 def _main_category(named: EventBatch, items: int, categories: int) -> np.ndarray:
