@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from model.counting import by_user, count_neighbours, count_together
+from model.counting import by_user, count_follows, count_together
 from model.events import EventBatch
 from model.learning import Progress
 
@@ -79,12 +79,13 @@ class ItemFloor:
         """``named``: items from this index on have no name and are never listed."""
         steps = by_user(steps.take(steps.item > 0))
         self.items, self.named = items, named
-        self.next_item, self.next_weight = count_neighbours(steps, items, horizon_s, NEIGHBOURS)
-        self.near_item, self.near_weight = count_together(steps, items, horizon_s, NEIGHBOURS)
-        count = np.bincount(steps.item, minlength=items).astype(np.float64)
+        follows, together = count_follows(steps, items, horizon_s), count_together(steps, items)
+        self.next_item, self.next_weight = follows.best(items, NEIGHBOURS)
+        self.near_item, self.near_weight = together.best(items, NEIGHBOURS)
+        total = np.bincount(steps.item, minlength=items).astype(np.float64)
         newest = steps.time_ms >= np.quantile(steps.time_ms, 1 - RECENT_SHARE)
         recent = np.bincount(steps.item[newest], minlength=items)
-        self.popular = np.sqrt(recent / max(recent.max(), 1)) + 1e-3 * count / count.max()
+        self.popular = np.sqrt(recent / max(recent.max(), 1)) + 1e-3 * total / total.max()
         self.popular[0] = 0
 
     def tune(

@@ -57,7 +57,7 @@ class TrainingConfig:
     horizon_s           length of the predicted window
     min_item_count      rarer items share hashed buckets
     windows             windows the category readout learns from, at most
-    lists               lists that the fusion weights are chosen by, at most
+    lists               lists that the fusion weights are learned from, at most
     refit               fit the network again with the later slice included
     average_run_length  mean steps between false drift alarms that the threshold is set to
     """
@@ -68,7 +68,7 @@ class TrainingConfig:
     min_item_count: int = 1
     max_items: int = 200_000
     windows: int = 20_000
-    lists: int = 1500
+    lists: int = 4000
     refit: bool = True
     average_run_length: int = 1000
     recommend_every: int = 5
@@ -204,7 +204,9 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     late = tuning.late_rows(draft, m.batch, len(m.names), m.late_s, config.lists, config.seed)
     temperature = tuning.fit_temperature(draft, late)
     early_statistics = replace(early_statistics, temperature=temperature)
-    ranking, ndcg = tuning.choose_ranking(replace(draft, statistics=early_statistics), late)
+    ranking, ndcg = tuning.choose_ranking(
+        replace(draft, statistics=early_statistics), late, progress
+    )
 
     progress("tuning", 1, 3)
     windows = _windows(whole, m.end_s, m, config, random)

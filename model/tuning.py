@@ -14,30 +14,28 @@ import torch
 from model import interests, ranking
 from model.checkpoint import Checkpoint, RankingSettings
 from model.events import EventBatch, Source
+from model.fusion import fit_ranking
 from model.interest_lstm import InterestLSTM
-from model.learning import COUNTERS, Validation, count_logits, hidden_at, readout, window_loss
+from model.learning import (
+    COUNTERS,
+    Progress,
+    Validation,
+    count_logits,
+    hidden_at,
+    readout,
+    window_loss,
+)
 from model.metrics import DISCOUNT, TOP, ndcg_by_user
 from model.state import StateBatch, new_rows
 from model.transition import transition
 
 MAX_STEPS = 4096
 MAX_USERS = 2000
-PASSES = 3
-LEAST_GAIN = 0.005
-"""A weight changes when NDCG@10 gains so much of itself: less is noise of a few lists."""
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
 TEMPERATURE_GRID = np.geomspace(0.5, 2.5, 41)
 BUCKET_ROWS = 100
 """A temperature of its own needs so many rows."""
-_GRID: dict[str, tuple[float, ...]] = {
-    "transition": (0.0, 0.5, 1.0, 2.0),
-    "repeat": (0.0, 1.0, 2.0, 4.0),
-    "recency": (0.5, 0.8, 0.95),
-    "category": (0.0, 0.2, 0.5),
-    "popularity": (0.0, 0.1, 0.3),
-    "lstm": (0.0, 0.3, 0.6, 1.0),
-}
 
 
 def counter_weights(network: InterestLSTM) -> dict[str, torch.Tensor]:
@@ -206,28 +204,13 @@ def _row_loss(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.asarray(np.logaddexp(0, logits).sum(1) - np.where(label, logits, 0).sum(1))
 
 
-def choose_ranking(checkpoint: Checkpoint, late: Late) -> tuple[RankingSettings, float]:
-    """Fusion weights with the best NDCG@10 of the next item, one weight after the other."""
-    best = checkpoint.ranking
+def choose_ranking(
+    checkpoint: Checkpoint, late: Late, progress: Progress
+) -> tuple[RankingSettings, float]:
+    """Fusion weights learned from the next items, and NDCG@10 of the lists they give."""
     if len(late.target) == 0:
-        return best, 0.0
-    best_ndcg = _list_ndcg(checkpoint, late, best)
-    for _ in range(PASSES):
-        before = best
-        for name, values in _GRID.items():
-            for value in values:
-                candidate = replace(best, **{name: value})
-                if candidate == best:
-                    continue
-                ndcg = _list_ndcg(checkpoint, late, candidate)
-                if ndcg > best_ndcg * (1 + LEAST_GAIN):
-                    best, best_ndcg = candidate, ndcg
-        if best == before:
-            break
-    return best, best_ndcg
-
-
-def _list_ndcg(checkpoint: Checkpoint, late: Late, settings: RankingSettings) -> float:
-    lists = ranking.rank(late.list_rows, late.list_ms, replace(checkpoint, ranking=settings), TOP)
+        return checkpoint.ranking, 0.0
+    chosen = fit_ranking(checkpoint, late.list_rows, late.list_ms, late.target, progress)
+    lists = ranking.rank(late.list_rows, late.list_ms, replace(checkpoint, ranking=chosen), TOP)
     hit = lists.item == late.target[:, None]
-    return float((hit @ DISCOUNT[: hit.shape[1]]).mean())
+    return chosen, float((hit @ DISCOUNT[: hit.shape[1]]).mean())
