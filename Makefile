@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint bench schemas
+.PHONY: help demo test chaos lint bench evaluate schemas
 
 help: ## Show this list
 	@echo "Targets; ARGS=\"...\" is passed on, PYTHON=... chooses the Python (3.10 or newer):"
@@ -39,6 +39,9 @@ lint: $(STAMP) ## Check style, types, security, the compose file, the Dockerfile
 
 bench: $(BENCH_STAMP) ## Measure the worker beside stock Faust and Quix Streams; write RESULTS.md
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+evaluate: $(BENCH_STAMP) ## Measure all predictions on the real logs; write model/EVALUATION.md
+	@$(BIN)/python -m model.evaluation $(ARGS)
 
 schemas: $(STAMP) ## Write the JSON Schemas of all messages to deploy/schemas
 	@$(BIN)/python -c 'from pathlib import Path; from stream_app.schemas import export_schemas; \

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from stream_app.errors import UsageError
+from stream_app.evaluate_command import evaluate_command
 from stream_app.terminal import console, stages
 from stream_app.times import parse_duration, parse_time
 
@@ -137,47 +137,6 @@ def drift_command(
         f"Wrote {table.num_rows:,} changes to {out}; threshold {model.drift.threshold:g}, "
         f"{model.drift.average_run_length or float('nan'):,.0f} steps between false alarms."
     )
-
-
-def evaluate_command(
-    data: DataOption,
-    cutoff: CutoffOption,
-    horizon: Annotated[str, typer.Option(help="Length of the window.")] = "30d",
-    new_only: Annotated[bool, typer.Option("--new-only", help="Only untouched ones.")] = False,
-    checkpoint: CheckpointOption = None,
-    seed: int = 0,
-    quick: QuickOption = False,
-) -> None:
-    """Measure predictions after a time against what happened, beside the baselines."""
-    from model.evaluation.next_item import evaluate_next_item
-    from model.evaluation.window import evaluate_window
-    from model.event_log import read_event_log
-
-    log, cutoff_ms, horizon_s = read_event_log(data), parse_time(cutoff), parse_duration(horizon)
-    with stages() as progress:
-        config = _config(horizon_s, seed, quick)
-        model = _checkpoint(checkpoint, log, config, progress, cutoff_ms, data.name)
-        window = evaluate_window(log, model, cutoff_ms, progress, horizon_s, new_only, seed)
-        following = evaluate_next_item(log, model, cutoff_ms, progress, seed)
-    labelled, known = window.users
-    console.print(
-        _figures(
-            f"Categories of the next {horizon}, {labelled:,} of {known:,} users", window.figures
-        )
-    )
-    for baseline, (gain, interval) in window.gains.items():
-        console.print(
-            f"NDCG@10 over {baseline}: {gain:+.4f} (95 % {interval[0]:+.4f} to {interval[1]:+.4f})"
-        )
-    console.print(_figures(f"Next item, {following.events:,} events", following.figures))
-
-
-def _figures(title: str, figures: dict[str, dict[str, float]]) -> Table:
-    names = list(dict.fromkeys(name for row in figures.values() for name in row))
-    table = Table("", *names, title=title, title_justify="left")
-    for predictor, row in figures.items():
-        table.add_row(predictor, *[f"{row[name]:.4f}" if name in row else "–" for name in names])
-    return table
 
 
 def _config(horizon_s: int, seed: int, quick: bool) -> TrainingConfig:

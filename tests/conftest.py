@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,20 @@ hypothesis_settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("any-machine")
+
+_internal_errors: list[str] = []
+
+
+def pytest_internalerror(excrepr: object) -> None:
+    """Keep it: pytest-xdist ends with an error of its own that says nothing of the first."""
+    _internal_errors.append(str(excrepr))
+
+
+def pytest_unconfigure() -> None:
+    """Say what broke pytest itself at the very end, where it is seen when output is cut."""
+    if _internal_errors:
+        last = "\n".join(_internal_errors[0].splitlines()[-25:])
+        sys.stderr.write(f"The first internal error:\n{last}\n")
 
 
 @pytest.fixture(scope="session")

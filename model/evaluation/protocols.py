@@ -1,4 +1,4 @@
-"""The protocols by name, as `interest-stream evaluate --protocol` knows them.
+"""What a protocol is, and what it is asked for; `registry.py` lists them by name.
 
 A protocol is a function of a log file: it trains on what it may see, unless a checkpoint is given,
 predicts with the rows that the transition makes, and scores beside its baselines.
@@ -6,7 +6,7 @@ predicts with the rows that the transition makes, and scores beside its baseline
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Options:
     horizon_s   length of the predicted window, None for the protocol's own
     new_only    scores only categories that the user has not touched
     event_type  scores only events of this type, None for all
+    quick       a short form, to see that it runs
     """
 
     data: Path
@@ -35,9 +36,8 @@ class Options:
     horizon_s: int | None = None
     new_only: bool = False
     event_type: str | None = None
+    quick: bool = False
     seed: int = 0
 
 
 Protocol = Callable[[Options, Progress], Report]
-
-PROTOCOLS: Mapping[str, Protocol] = {}

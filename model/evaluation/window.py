@@ -13,10 +13,13 @@ import numpy as np
 from model import baselines
 from model.baselines import History
 from model.checkpoint import Checkpoint
-from model.event_log import EventLog
+from model.evaluation.protocols import Options
+from model.evaluation.report import Figures, Report
+from model.event_log import EventLog, read_event_log
 from model.learning import Progress
 from model.metrics import Interval, bootstrap, labels, ndcg_by_user, window_figures
-from model.prediction import move, probabilities, touched_pairs
+from model.prediction import move, predict_categories, probabilities, touched_pairs
+from model.training import train
 
 
 @dataclass(frozen=True)
@@ -92,4 +95,38 @@ def evaluate_window(
             if name != "model"
         },
         users=(int(label.any(1).sum()), len(label)),
+    )
+
+
+def protocol(options: Options, progress: Progress) -> Report:
+    """Categories of the window after one cut-off: by default the last whole window of the log."""
+    log = read_event_log(options.data)
+    horizon_s = options.horizon_s or options.config.horizon_s
+    cutoff_ms = options.cutoff_ms
+    if cutoff_ms is None:
+        cutoff_ms = int(log.time_ms.max()) + 1 - horizon_s * 1000
+    checkpoint = options.checkpoint
+    if checkpoint is None:
+        config = replace(options.config, horizon_s=horizon_s)
+        checkpoint = train(log, config, progress, cutoff_ms, options.data.name).checkpoint
+    found = evaluate_window(
+        log, checkpoint, cutoff_ms, progress, horizon_s, options.new_only, options.seed
+    )
+    moved = move(log, checkpoint, progress, cutoff_ms)
+    columns = list(dict.fromkeys(name for row in found.figures.values() for name in row))
+    return Report(
+        tables=[
+            Figures(
+                f"Categories of the window, {found.users[0]:,} of {found.users[1]:,} users",
+                ["", *columns],
+                [
+                    [name, *[row.get(column, float("nan")) for column in columns]]
+                    for name, row in found.figures.items()
+                ],
+            )
+        ],
+        figures={f"{p} {k}": v for p, row in found.figures.items() for k, v in row.items()},
+        predictions=predict_categories(
+            moved, cutoff_ms, checkpoint, horizon_s, new_only=options.new_only
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint import save
+from model.evaluation.report import from_document
 from stream_app.errors import UsageError
 from stream_app.terminal import printable
 from stream_app.times import format_time, parse_duration, parse_time
@@ -45,6 +47,11 @@ def test_help_lists_the_commands() -> None:
         (["train", "--data", "missing.parquet", "--out", "x"], {}, 1, "missing.parquet"),
         (["train", "--data", "log.txt", "--out", "x"], {}, 1, "log.txt"),
         (["simulate", "--out", "log.txt"], {}, 1, "log.txt"),
+        (["evaluate", "--data", "x.csv", "--protocol", "dowsing"], {}, 1, "there are: window"),
+        (["evaluate", "--data", "x.csv", "--events", "sale"], {}, 2, "'sale'"),
+        (["evaluate", "--data", "missing.csv"], {}, 1, "missing.csv"),
+        (["evaluate", "--data", "x.csv", "--json", "no/where.json"], {}, 2, "no/where.json"),
+        (["evaluate", "--data", "x.csv", "--predictions", "a.txt"], {}, 2, "a.txt"),
         (["no-such-command"], {}, 2, "no-such-command"),
         (["topics", "check"], {"INTEREST_KAFKA_BOOTSTRAP": "127.0.0.1:1"}, 1, "127.0.0.1:1"),
         (["demo", "--data", "missing.csv"], {}, 1, "missing.csv"),
@@ -89,6 +96,21 @@ def test_simulate_writes_the_same_log_twice(tmp_path: Path) -> None:
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     truth = tmp_path / "a.truth.parquet"
     assert truth.read_bytes() == (tmp_path / "b.truth.parquet").read_bytes()
+
+
+def test_evaluate_shows_and_writes_what_it_scored(tmp_path: Path) -> None:
+    log, lists, figures = (str(tmp_path / name) for name in ("a.parquet", "p.csv", "f.json"))
+    assert interest_stream("simulate", "--out", log, "--users", "30").returncode == 0
+    shown = interest_stream(
+        *("evaluate", "--data", log, "--protocol", "window", "--horizon", "8d", "--quick"),
+        *("--predictions", lists, "--json", figures),
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "NDCG@10" in shown.stdout
+    assert Path(lists).read_text("utf-8").startswith('"user_id","category","probability"')
+    report = from_document(json.loads(Path(figures).read_text("utf-8")))
+    assert report.tables[0].title in shown.stdout
+    assert report.figures
 
 
 def test_times_and_durations() -> None:

@@ -1,0 +1,137 @@
+"""What a protocol leaves behind, and the report that `make evaluate` writes of several."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from model.errors import ModelError
+from model.evaluation import __main__ as evaluation
+from model.evaluation.markdown import pool, table_lines, write
+from model.evaluation.registry import PROTOCOLS, named
+from model.evaluation.report import Curve, Figures, Report, from_document, to_document
+from model.evaluation.tasks import TASKS, Task
+
+REPORT = Report(
+    tables=[Figures("Lists", ["", "HR@10"], [["a|b", 0.5], ["none", math.nan]], "Of 3 users.")],
+    figures={"HR@10": 0.5, "lost": math.nan},
+    samples={"gain": [0.1, math.nan, 0.3]},
+    curves=[Curve("By event", "events", "NDCG", {"model": [(1, 0.2), (2, 0.3)]})],
+)
+
+
+def test_an_unknown_protocol_is_told_the_names() -> None:
+    with pytest.raises(ModelError, match=r"'dowsing'; there are: window"):
+        named("dowsing")
+
+
+def test_every_task_has_a_protocol_and_a_name_of_its_own() -> None:
+    assert {task.protocol for task in TASKS} <= set(PROTOCOLS)
+    assert len({task.name for task in TASKS}) == len(TASKS)
+
+
+def test_a_document_says_what_the_report_says() -> None:
+    document = json.loads(json.dumps(to_document(REPORT), allow_nan=False))
+    again = from_document(document)
+    assert table_lines(again.tables[0]) == table_lines(REPORT.tables[0])
+    assert again.figures["HR@10"] == 0.5
+    assert math.isnan(again.figures["lost"])
+    assert list(again.curves[0].lines["model"]) == [(1, 0.2), (2, 0.3)]
+    assert again.samples == {"gain": [0.1, None, 0.3]}
+
+
+def test_users_of_several_logs_are_pooled() -> None:
+    pooled = pool([REPORT, from_document(to_document(REPORT))])
+    assert pooled is not None
+    ((name, mean, low, high, users),) = pooled.rows
+    assert (name, users) == ("gain", "4")
+    assert mean == pytest.approx(0.2)
+    assert low < mean < high  # type: ignore[operator]
+
+
+def test_the_report_has_every_table_and_how_to_repeat_it(tmp_path: Path) -> None:
+    task = Task("window", "shop", ("--events", "purchase"))
+    plotless = Report(REPORT.tables, REPORT.figures, REPORT.samples)
+    documents = {task: {**to_document(plotless), "seconds": 2.0}}
+    text = write(documents, ["Of commit 1."], True, tmp_path).read_text("utf-8")
+    assert "Of commit 1." in text
+    assert (
+        "`interest-stream evaluate --protocol window --data ../shared/data/shop.parquet "
+        "--events purchase --quick` took 2 s." in text
+    )
+    assert "| a\\|b | 0.5000 |\n| none | – |\n\nOf 3 users." in text
+    assert "## Pooled over the logs" in text
+
+
+class Runs:
+    """Stands in for the processes: writes an empty report, or fails, or is interrupted."""
+
+    def __init__(self, fails: str = "", interrupted_at: str = "") -> None:
+        self.fails, self.interrupted_at = fails, interrupted_at
+        self.names: list[str] = []
+
+    def __call__(self, task: Task, quick: bool, data: Path, file: Path) -> int:
+        if task.name == self.interrupted_at:
+            raise KeyboardInterrupt
+        self.names.append(task.name)
+        if task.name != self.fails:
+            file.write_text(json.dumps(to_document(Report([]))), "utf-8")
+        return int(task.name == self.fails)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(evaluation, "HERE", tmp_path / "evaluation")
+    monkeypatch.setattr(evaluation, "PARTIAL", tmp_path / "evaluation" / "partial")
+    monkeypatch.setattr(evaluation, "_commit", lambda: ("c" * 40, False))
+    return tmp_path
+
+
+def evaluate(monkeypatch: pytest.MonkeyPatch, runs: Runs, *arguments: str) -> int:
+    monkeypatch.setattr(evaluation, "run", runs)
+    monkeypatch.setattr("sys.argv", ["evaluation", *arguments])
+    return evaluation.main()
+
+
+def test_a_whole_run_writes_the_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate(monkeypatch, Runs()) == 0
+    assert (folder / "EVALUATION.md").exists()
+
+
+def test_a_run_goes_on_where_it_was_interrupted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Runs(interrupted_at=TASKS[2].name)
+    assert evaluate(monkeypatch, first) == 130
+    assert not (folder / "EVALUATION.md").exists()
+    assert (folder / "evaluation" / "partial" / "EVALUATION.md").exists()
+    second = Runs()
+    assert evaluate(monkeypatch, second) == 0
+    assert first.names + second.names == [task.name for task in TASKS]
+    assert (folder / "EVALUATION.md").exists()
+
+
+def test_a_task_that_fails_keeps_the_report_apart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(monkeypatch, Runs(fails=TASKS[0].name)) == 1
+    assert not (folder / "EVALUATION.md").exists()
+
+
+def test_quick_runs_and_changed_files_write_apart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(monkeypatch, Runs(), "--quick") == 0
+    monkeypatch.setattr(evaluation, "_commit", lambda: ("c" * 40, True))
+    assert evaluate(monkeypatch, Runs()) == 0
+    again = Runs()
+    assert evaluate(monkeypatch, again) == 0
+    assert again.names  # what changed files gave is not kept for other changed files
+    assert not (folder / "EVALUATION.md").exists()
+
+
+def test_a_name_that_is_none_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate(monkeypatch, Runs(), "--only", "dowsing") == 2
