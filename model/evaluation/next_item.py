@@ -97,6 +97,7 @@ class Targets:
             "later than 30 minutes": known & self.later,
             "repeats": known & self.seen,
             "new items": known & ~self.seen,
+            "last of each user": known & (np.diff(self.user, append=-1) != 0),
         }
 
 
