@@ -52,11 +52,15 @@ class DriftSettings:
 
     threshold             alarm when the statistic reaches it
     average_run_length    mean steps between alarms measured on users with shuffled sessions
+    run_length_low        lower and upper end of its 95 % interval over users
+    run_length_high
     false_alarms          alarms per 1,000 users and 30 days measured there
     """
 
     threshold: float = 4.0
     average_run_length: float | None = None
+    run_length_low: float | None = None
+    run_length_high: float | None = None
     false_alarms: float | None = None
 
 
@@ -336,7 +340,7 @@ def _check_settings(
     curves = [ranking.follows, ranking.together, ranking.again]
     single = [x for x in asdict(ranking).values() if not isinstance(x, tuple)]
     weights = [drift.threshold, *single, *(x for curve in curves for x in curve)]
-    stated = [x for x in (drift.average_run_length, drift.false_alarms) if x is not None]
+    stated = [x for x in asdict(drift).values() if x is not None]
     # A comparison with NaN is false, and one with an integer of any length is exact.
     numbers = [*weights, *stated]
     if not all(isinstance(x, (int, float)) and abs(x) <= MAX_SETTING for x in numbers):

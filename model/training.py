@@ -46,6 +46,7 @@ from model.windows import UserSteps, Windows, cutoff_windows, draw_windows
 HALF_LIVES_DAYS = (1.0, 7.0, 30.0)
 SHORT_LOG_HORIZONS = 3
 """A log shorter than so many horizons is trained on a fifth of its span instead."""
+UNTRAINED_HIDDEN = 8
 LATE_SHARE = 0.1
 """The later slice holds at least this share of the log's events, and at least one horizon."""
 
@@ -236,6 +237,18 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "next-item NDCG@10 of the lists": ndcg,
     }
     return Trained(checkpoint, _card(log, config, m, checkpoint, figures, source), figures)
+
+
+def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
+    """A log's names and counts with a network that has learned nothing: the drift test reads none.
+
+    Its rows are those of a trained one but for the hidden states.
+    """
+    with _single_threaded(config.threads), torch.random.fork_rng(devices=[]):
+        m = _material(log, config)
+        network = _network(m.vocabulary, replace(config, hidden=UNTRAINED_HIDDEN))
+        statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
+        return _checkpoint(network, statistics, m, config)
 
 
 def _network(vocabulary: Vocabulary, config: TrainingConfig) -> InterestLSTM:
