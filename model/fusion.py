@@ -18,6 +18,7 @@ from torch import Tensor
 
 from model import interests, ranking
 from model.checkpoint import LOOK_BACK, Checkpoint, RankingSettings
+from model.held_lists import HeldLists
 from model.learning import Progress
 from model.ranking import LIKELY_CATEGORIES, Parts
 from model.state import StateBatch
@@ -40,17 +41,9 @@ ROWS_TOGETHER = 512
 DIGITS = 4
 
 
-def fit_ranking(
-    checkpoint: Checkpoint,
-    rows: StateBatch,
-    now_ms: np.ndarray,
-    target: np.ndarray,
-    progress: Progress,
-) -> RankingSettings:
-    """The settings under which the items ``target`` (R,) that came next are likeliest.
-
-    rows, now_ms  (R,) the rows just before, and the event times of their lists
-    """
+def fit_ranking(checkpoint: Checkpoint, held: HeldLists, progress: Progress) -> RankingSettings:
+    """The settings under which the items that came next are likeliest."""
+    rows, now_ms, target = held.rows, held.now_ms, held.target
     start = replace(START, diversity=checkpoint.ranking.diversity)
     lists = []
     for at in range(0, len(rows), ROWS_TOGETHER):

@@ -139,17 +139,6 @@ def targets_from(steps: EventBatch, cutoff_ms: int) -> Targets:
     )
 
 
-def last_events(log: EventLog) -> np.ndarray:
-    """Mask (N,) of the rows of each user's last event, for users with more than one."""
-    order = np.argsort(log.user, kind="stable")
-    user, event = log.user[order], log.event[order]
-    newest = event[np.searchsorted(user, user, side="right") - 1]
-    oldest = event[np.searchsorted(user, user)]
-    mask = np.zeros(len(log), dtype=bool)
-    mask[order] = (event == newest) & (newest != oldest)
-    return mask
-
-
 def successive(options: Options, progress: Progress) -> Report:
     """Every event from T on."""
     return _after_the_split(options, progress, last=False)
@@ -186,11 +175,12 @@ def _after_the_split(options: Options, progress: Progress, last: bool) -> Report
 def leave_one_out(options: Options, progress: Progress) -> Report:
     """Each user's last event; the items that the user had before are not listed."""
     log = in_replay_order(read_event_log(options.data))
-    last_event = last_events(log)
+    last_event = log.last_events()
     known = log.take(~last_event)
     checkpoint = options.checkpoint
     if checkpoint is None:
-        checkpoint = train(known, options.config, progress, None, options.data.name).checkpoint
+        config = replace(options.config, held_out="last")
+        checkpoint = train(known, config, progress, None, options.data.name).checkpoint
     batch, users = log.batch(checkpoint.vocabulary)
     by_user = np.argsort(batch.user, kind="stable")
     steps = batch.take(by_user)

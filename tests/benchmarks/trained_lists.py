@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from model import interests, tuning
+from model import interests
 from model.checkpoint import Checkpoint, RankingSettings
 from model.event_log import read_event_log
+from model.fusion import fit_ranking
+from model.held_lists import HeldLists, held_lists
 from model.metrics import Interval, bootstrap
 from model.ranking import rank
 from model.state import StateBatch
 from model.training import no_progress, train
-from model.tuning import Late
 from stream_app.terminal import Stages
 from tests.benchmarks.exact_lists import exact_lists, network_top, recall
 
@@ -83,10 +84,10 @@ def trained_on(path: Path, show: Stages) -> Trained:
     log = read_event_log(path)
     cutoff_ms = int(np.quantile(log.time_ms, TRAINED_SHARE)) // 1000 * 1000
     checkpoint = train(log, progress=show, cutoff_ms=cutoff_ms).checkpoint
-    batch, users = log.batch(checkpoint.vocabulary)
-    late = tuning.late_rows(checkpoint, batch, len(users), cutoff_ms // 1000, LISTS)
-    order = np.random.default_rng(0).permutation(len(late.target))
-    return Trained(checkpoint, late.list_rows[order], late.list_ms[order], late.target[order])
+    batch, _ = log.batch(checkpoint.vocabulary)
+    lists = held_lists(checkpoint, batch, batch.time_ms >= cutoff_ms, LISTS)
+    order = np.random.default_rng(0).permutation(len(lists))
+    return Trained(checkpoint, lists.rows[order], lists.now_ms[order], lists.target[order])
 
 
 def hits_of(trained: Trained, k: int, show: Stages) -> Hits:
@@ -130,9 +131,8 @@ def hits_of(trained: Trained, k: int, show: Stages) -> Hits:
 
 def _chosen(trained: Trained, part: slice) -> RankingSettings:
     """The fusion weights that training learns from these lists."""
-    rows, now_ms, target = trained.rows[part], trained.now_ms[part], trained.target[part]
-    late = Late(rows[:0], now_ms[:0], np.zeros((0, 0), bool), rows, now_ms, target)
-    return tuning.choose_ranking(trained.checkpoint, late, no_progress)[0]
+    lists = HeldLists(trained.rows[part], trained.now_ms[part], trained.target[part])
+    return fit_ranking(trained.checkpoint, lists, no_progress)
 
 
 def _candidates(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) -> np.ndarray:

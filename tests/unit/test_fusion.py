@@ -9,6 +9,7 @@ import pytest
 
 from model.checkpoint import LOOK_BACK, Checkpoint
 from model.fusion import START, fit_ranking
+from model.held_lists import HeldLists
 from model.ranking import NEIGHBOURS_OF_STEP, Reason, catalogue_scores, rank, recent_items
 from model.state import StateBatch
 from model.training import no_progress
@@ -102,8 +103,9 @@ def test_weights_follow_what_came_next(checkpoint: Checkpoint, rows: StateBatch,
     held, target = held[known], target[known]
     first, rest = slice(0, len(held) // 2), slice(len(held) // 2, None)
     part = held[first]
-    learned = fit_ranking(checkpoint, part, part["last_time_ms"], target[first], no_progress)
-    again = fit_ranking(checkpoint, part, part["last_time_ms"], target[first], no_progress)
+    lists = HeldLists(part, part["last_time_ms"], target[first])
+    learned = fit_ranking(checkpoint, lists, no_progress)
+    again = fit_ranking(checkpoint, lists, no_progress)
     assert learned == again
     assert min((*learned.follows, *learned.together, *learned.again)) >= 0
     before = _ndcg(checkpoint, held[rest], target[rest], START)
@@ -118,5 +120,6 @@ def test_without_a_target_among_the_candidates_the_settings_stay(
     checkpoint: Checkpoint, rows: StateBatch
 ) -> None:
     none = np.zeros(len(rows), np.int64)
-    kept = fit_ranking(checkpoint, rows, rows["last_time_ms"], none, no_progress)
+    lists = HeldLists(rows, rows["last_time_ms"], none)
+    kept = fit_ranking(checkpoint, lists, no_progress)
     assert kept == checkpoint.ranking

@@ -14,7 +14,6 @@ from model.evaluation.item_lists import MRR_20, NDCG_10, mean_intervals, places
 from model.evaluation.next_item import (
     in_replay_order,
     last,
-    last_events,
     leave_one_out,
     split_time,
     successive,
@@ -126,10 +125,10 @@ def test_the_last_event_may_have_several_lines() -> None:
         "category": ["c"] * 4,
         "event_id": ["1", "2", "3", "4"],
     }
-    assert last_events(event_log(pa.table(columns), "hand")).tolist() == [0, 0, 0, 1]
+    assert event_log(pa.table(columns), "hand").last_events().tolist() == [0, 0, 0, 1]
     columns["event_id"] = ["1", "2", "2", "4"]
     columns["user_id"] = ["u", "v", "v", "u"]
-    assert last_events(event_log(pa.table(columns), "hand")).tolist() == [0, 0, 0, 1]
+    assert event_log(pa.table(columns), "hand").last_events().tolist() == [0, 0, 0, 1]
 
 
 def test_figures_of_places_by_hand() -> None:
@@ -229,7 +228,7 @@ def test_protocols_end_to_end(data: Path, log: EventLog, checkpoint: Checkpoint)
         floor = next(name for name in report.figures if "mix" in name and "NDCG" in name)
         assert 0 < report.figures[floor] < 1  # untrained weights prove nothing; counts do
     lists = report.predictions.to_pylist()
-    gone = last_events(log)
+    gone = log.last_events()
     known = {
         (log.users[u], log.items[i])
         for u, i in zip(log.user[~gone], log.item[~gone], strict=True)
