@@ -11,6 +11,7 @@ import numpy as np
 
 from model.checkpoint import TEMPERATURES, Statistics
 from model.events import EventBatch
+from model.grouping import category_groups
 from model.vocabulary import Vocabulary
 
 NEIGHBOURS = 64
@@ -55,6 +56,7 @@ def count_statistics(
     shown = np.log((recent + TREND_PRIOR) / (recent + TREND_PRIOR).sum())
     return Statistics(
         item_category=item_category,
+        category_group=category_groups(steps.user, steps.category, categories),
         item_log_popularity=np.log(count / count.sum()).astype(np.float32),
         item_log_trend=shown.astype(np.float32),
         item_again=neighbours.again,

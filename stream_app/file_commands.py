@@ -37,7 +37,6 @@ def register(app: typer.Typer) -> None:
         ("simulate", simulate_command),
         ("train", train_command),
         ("predict", predict_command),
-        ("drift", drift_command),
         ("evaluate", evaluate_command),
     ):
         app.command(name)(command)
@@ -112,31 +111,6 @@ def predict_command(
         table = predict_items(moved, cutoff_ms, model, items)
     write_table(table, out)
     console.print(f"Wrote {table.num_rows:,} rows to {out}, by model {model.version}.")
-
-
-def drift_command(
-    data: DataOption,
-    out: OutOption,
-    checkpoint: CheckpointOption = None,
-    seed: int = 0,
-    quick: QuickOption = False,
-) -> None:
-    """Find the changes of interest in an event log, with their evidence."""
-    from model.event_log import read_event_log
-    from model.prediction import drift_table, move
-    from model.tables import write_table
-
-    log = read_event_log(data)
-    with stages() as progress:
-        config = _config(parse_duration("30d"), seed, quick)
-        model = _checkpoint(checkpoint, log, config, progress, None, data.name)
-        moved = move(log, model, progress)
-    table = drift_table(moved, log, model)
-    write_table(table, out)
-    console.print(
-        f"Wrote {table.num_rows:,} changes to {out}; threshold {model.drift.threshold:g}, "
-        f"{model.drift.average_run_length or float('nan'):,.0f} steps between false alarms."
-    )
 
 
 def _config(horizon_s: int, seed: int, quick: bool) -> TrainingConfig:
