@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.errors import ModelError
-from model.evaluation import drift, window
+from model.evaluation import drift, next_item, window
 from model.evaluation.protocols import Protocol
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "window": window.protocol,
+    "successive": next_item.successive,
+    "last": next_item.last,
+    "leave-one-out": next_item.leave_one_out,
     "drift": drift.protocol,
 }
 
