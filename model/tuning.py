@@ -15,10 +15,19 @@ from model import interests, ranking
 from model.checkpoint import Checkpoint, RankingSettings
 from model.events import EventBatch, Source
 from model.interest_lstm import InterestLSTM
-from model.learning import COUNTERS, Validation, count_logits, hidden_at, readout, window_loss
+from model.learning import (
+    COUNTERS,
+    PROFILES,
+    Validation,
+    count_logits,
+    hidden_at,
+    readout,
+    window_loss,
+)
 from model.metrics import DISCOUNT, TOP, ndcg_by_user
 from model.state import StateBatch, new_rows
 from model.transition import transition
+from model.windows import Windows
 
 MAX_STEPS = 4096
 MAX_USERS = 2000
@@ -41,8 +50,9 @@ _GRID: dict[str, tuple[float, ...]] = {
 
 
 def counter_weights(network: InterestLSTM) -> dict[str, torch.Tensor]:
-    """The weights of the counters alone."""
-    return {name: getattr(network, name).detach().clone() for name in ("trend", *COUNTERS)}
+    """The weights of the counters and the profile."""
+    weights = network.state_dict()
+    return {name: weights[name].clone() for name in ("trend", *COUNTERS, *PROFILES)}
 
 
 def scale_interest(network: InterestLSTM, share: float) -> None:
@@ -95,6 +105,21 @@ def choose_interest_share(
     return best_share
 
 
+def window_merits(network: InterestLSTM, windows: Windows) -> tuple[float, float]:
+    """(NDCG@10, binary cross-entropy) of counters and profile alone; (0, 0) without windows."""
+    if len(windows) == 0:
+        return 0.0, 0.0
+    rows = np.arange(len(windows))
+    label = np.zeros((len(rows), network.size.categories), dtype=bool)
+    row, category, _ = windows.labels.of(rows)
+    label[row, category] = True
+    with torch.inference_mode():
+        logits = network.trend + count_logits(network, windows.counts, rows)
+    loss = float(window_loss(logits, windows.labels, rows, 0.0))
+    ndcg = ndcg_by_user(logits.numpy(), label)
+    return float(ndcg[~np.isnan(ndcg)].mean()) if label.any() else 0.0, loss
+
+
 @dataclass(frozen=True)
 class Late:
     """Rows of the later slice and what followed.
@@ -118,8 +143,12 @@ def late_rows(
     late_s: int,
     lists: int,
     seed: int = 0,
+    target: int | None = None,
 ) -> Late:
-    """Moves rows through the log up to and into the later slice, of at most 2,000 users."""
+    """Moves rows through the log up to and into the later slice, of at most 2,000 users.
+
+    target  event type of the labels, None for all
+    """
     random = np.random.default_rng(seed)
     known = np.unique(batch.user[batch.time_ms < late_s * 1000])
     chosen = np.sort(random.choice(known, min(MAX_USERS, len(known)), replace=False))
@@ -138,12 +167,14 @@ def late_rows(
     label = np.zeros((len(rows), checkpoint.vocabulary.categories), dtype=bool)
     until_ms = late_ms + checkpoint.horizon_s * 1000
     inside = (batch.time_ms >= late_ms) & (batch.time_ms <= until_ms) & (batch.category > 0)
+    if target is not None:
+        inside &= batch.event_type == target
     label[batch.user[inside], batch.category[inside]] = True
-    list_rows, target = _next_items(
+    list_rows, following = _next_items(
         rows, batch.take(batch.time_ms >= late_ms), quiet, lists, random
     )
     now_ms = np.full(len(rows), late_ms)
-    return Late(rows, now_ms, label, list_rows, list_rows["last_time_ms"], target)
+    return Late(rows, now_ms, label, list_rows, list_rows["last_time_ms"], following)
 
 
 def _next_items(
