@@ -18,7 +18,6 @@ from model.events import EventBatch
 from model.metrics import labels, ndcg_by_user
 
 DAY_S = 86400
-HALF_LIVES_DAYS = (1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 120.0)
 POPULARITY_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 TUNING_USERS = 3000
 """Settings are compared on so many users, drawn once."""

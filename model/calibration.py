@@ -7,71 +7,98 @@ session look like a change and flatter the figure.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from model import drift
 from model.checkpoint import Checkpoint, DriftSettings
 from model.events import EventBatch
-from model.state import new_rows
+from model.interests import Fields
+from model.state import StateBatch, new_rows
 from model.transition import schedule, step_interests, step_recent
 
 DAY_MS = 86_400_000
 MAX_STEPS = 200_000
+MAX_COPIES = 20
 BISECTIONS = 9
+BOOTSTRAPS = 200
+LOWER_SHARE = 0.8
+"""Of the wanted run length: where the lower end of its interval lies, at least."""
 THRESHOLDS = (0.5, 12.0)
 
 
 @dataclass(frozen=True)
 class Alarms:
-    """What one pass of the test over a log gives.
+    """What one pass of the test over a log gives. M alarms, U users.
 
     step       (M,) index of the step of each alarm, ascending
+    user       (M,) its user
     statistic  (M,) its statistic
-    tested     number of steps past the warm-up of 20 steps and 10 units
+    tested     (U,) steps of each user past the warm-up of 20 steps and 10 units
+    rows       (M,) the rows as they were when the alarms were raised, None unless asked for
     """
 
     step: np.ndarray
+    user: np.ndarray
     statistic: np.ndarray
-    tested: int
+    tested: np.ndarray
+    rows: StateBatch | None = None
 
     @property
     def run_length(self) -> float:
         """Mean number of tested steps between alarms; infinite without an alarm."""
-        return self.tested / len(self.step) if len(self.step) else float("inf")
+        tested = float(self.tested.sum())
+        return tested / len(self.step) if len(self.step) else float("inf")
+
+    def per_user(self) -> np.ndarray:
+        """Alarms of each user, (U,)."""
+        return np.bincount(self.user, minlength=len(self.tested))
 
 
-def run_test(steps: EventBatch, checkpoint: Checkpoint, threshold: float) -> Alarms:
+def run_test(
+    steps: EventBatch, checkpoint: Checkpoint, threshold: float, with_rows: bool = False
+) -> Alarms:
     """The drift test alone over steps in order, with the transition's own counts and units."""
     users = int(steps.user.max()) + 1 if len(steps) else 0
     rows = new_rows(users, checkpoint.hidden)
-    fields = {name: rows[name].copy() for name in rows.dtype.names or ()}
-    plan = schedule(fields, steps)
+    row_fields = {name: rows[name].copy() for name in rows.dtype.names or ()}
+    plan = schedule(row_fields, steps)
     steps = steps.take(plan.order)
     pending = np.zeros(users, dtype=bool)
-    found: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    tested = 0
+    found: list[tuple[np.ndarray, ...]] = []
+    tested = np.zeros(users, np.int64)
     for index in plan.rounds:
         user, time_s = steps.user[index], plan.clock_ms[index] // 1000
-        slot = step_interests(fields, steps, index, time_s, plan.gap_s[index], pending, checkpoint)
-        step_recent(fields, steps, index, time_s, slot)
-        fields["last_time_ms"][user] = plan.clock_ms[index]
-        ready = (fields["drift_steps"][user] >= drift.MIN_STEPS) & (
-            fields["units"][user] >= drift.MIN_UNITS
+        slot = step_interests(
+            row_fields, steps, index, time_s, plan.gap_s[index], pending, checkpoint
         )
-        tested += int(ready.sum())
+        step_recent(row_fields, steps, index, time_s, slot)
+        row_fields["last_time_ms"][user] = plan.clock_ms[index]
+        tested[user] += drift.is_ready(row_fields, user)
         due = np.flatnonzero(pending[user] & steps.last_line[index])
         pending[user[due]] = False
-        alarmed, value = drift.check(fields, user[due], threshold)
-        found.append(plan.order[index.start + due[alarmed]])
-        values.append(value[alarmed])
-        drift.restart(fields, user[due[alarmed]], time_s[due[alarmed]])
-    step = np.concatenate(found) if found else np.zeros(0, np.int64)
-    statistic = np.concatenate(values) if values else np.zeros(0)
+        alarmed, value = drift.check(row_fields, user[due], threshold)
+        rows = user[due[alarmed]]
+        snapshot = _snapshot(row_fields, rows if with_rows else rows[:0], checkpoint.hidden)
+        found.append((plan.order[index.start + due[alarmed]], rows, value[alarmed], snapshot))
+        drift.restart(row_fields, rows, time_s[due[alarmed]])
+    if not found:
+        none = np.zeros(0, np.int64)
+        return Alarms(none, none, np.zeros(0), tested, new_rows(0, checkpoint.hidden))
+    step, user, statistic, kept = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(step, kind="stable")
-    return Alarms(step[order], statistic[order], tested)
+    return Alarms(
+        step[order], user[order], statistic[order], tested, kept[order] if with_rows else None
+    )
+
+
+def _snapshot(fields: Fields, user: np.ndarray, hidden: int) -> StateBatch:
+    rows = new_rows(len(user), hidden)
+    if len(user):
+        for name in rows.dtype.names or ():
+            rows[name] = fields[name][user]
+    return rows
 
 
 def shuffle_sessions(steps: EventBatch, seed: int) -> EventBatch:
@@ -99,32 +126,89 @@ def shuffle_sessions(steps: EventBatch, seed: int) -> EventBatch:
     return replace(result, time_ms=time_ms[first_time] + clock - base)
 
 
-def calibrate(
-    steps: EventBatch, checkpoint: Checkpoint, average_run_length: float = 1000.0, seed: int = 0
-) -> DriftSettings:
-    """The lowest threshold with the wanted mean run length on shuffled sessions of these steps.
+def shuffled_copies(steps: EventBatch, copies: int, seed: int) -> EventBatch:
+    """Several shuffles of the same steps in one batch: copy k has users of its own, k * U + u."""
+    users = int(steps.user.max()) + 1 if len(steps) else 0
+    parts = [shuffle_sessions(steps, seed + copy) for copy in range(copies)]
+    columns = {
+        f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(steps)
+    }
+    columns["user"] += np.repeat(np.arange(copies) * users, [len(part) for part in parts])
+    return EventBatch(**columns)
 
-    average_run_length  mean number of tested steps between false alarms, at least
+
+def run_length_interval(
+    alarms: np.ndarray, tested: np.ndarray, users: int, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of tested steps per alarm, by resampling users.
+
+    alarms, tested  per user of all copies; those of one user in several copies are drawn together
+    """
+    per_user = [np.bincount(np.arange(len(x)) % users, x, users) for x in (alarms, tested)]
+    random = np.random.default_rng(seed)
+    lengths = []
+    for _ in range(BOOTSTRAPS):
+        drawn = random.integers(0, users, users)
+        lengths.append(per_user[1][drawn].sum() / max(per_user[0][drawn].sum(), 1.0))
+    low, high = np.quantile(lengths, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def calibrate(
+    steps: EventBatch,
+    checkpoint: Checkpoint,
+    average_run_length: float | None = 1000.0,
+    seed: int = 0,
+    false_alarms: float | None = None,
+) -> DriftSettings:
+    """The lowest threshold with the wanted rate of false alarms on shuffled whole sessions.
+
+    average_run_length  mean number of tested steps between false alarms, at least; 80 % of it for
+                        the lower end of the 95 % interval over users
+    false_alarms        instead of it: alarms per 1,000 users and 30 days, at most
     """
     sample = _sample(steps, seed)
-    shuffled = shuffle_sessions(sample, seed)
+    users = int(sample.user.max()) + 1 if len(sample) else 0
+    copies = int(np.clip(MAX_STEPS // max(len(sample), 1), 1, MAX_COPIES))
+    days = observed_days(sample) * copies
+    sample = sample.take(np.bincount(sample.user, minlength=users)[sample.user] >= drift.MIN_STEPS)
+    if len(sample) == 0:
+        return checkpoint.drift
+    shuffled = shuffled_copies(sample, copies, seed)
+
+    def is_quiet(found: Alarms) -> bool:
+        if false_alarms is not None:
+            return len(found.step) / max(days, 1.0) * 30_000 <= false_alarms
+        wanted = average_run_length or 0.0
+        low, _ = run_length_interval(found.per_user(), found.tested, copies_of(found, copies))
+        return found.run_length >= wanted and low >= LOWER_SHARE * wanted
+
     low, high = THRESHOLDS
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if run_test(shuffled, checkpoint, middle).run_length >= average_run_length:
+        if is_quiet(run_test(shuffled, checkpoint, middle)):
             high = middle
         else:
             low = middle
     threshold = round(high, 3)
-    alarms = run_test(shuffled, checkpoint, threshold)
-    if alarms.tested < average_run_length:  # too short a log to say anything
-        return DriftSettings()
-    days = _observed_days(sample)
-    return DriftSettings(
+    found = run_test(shuffled, checkpoint, threshold)
+    tested = float(found.tested.sum())
+    if tested < (average_run_length or 0.0):  # too short a log to say anything
+        return checkpoint.drift
+    interval = run_length_interval(found.per_user(), found.tested, copies_of(found, copies))
+    return replace(
+        checkpoint.drift,
         threshold=threshold,
-        average_run_length=round(alarms.tested / max(len(alarms.step), 1), 1),
-        false_alarms=round(len(alarms.step) / max(days, 1.0) * 30 * 1000, 3),
+        average_run_length=round(tested / max(len(found.step), 1), 1),
+        run_length_low=round(interval[0], 1),
+        run_length_high=round(interval[1], 1),
+        false_alarms=round(len(found.step) / max(days, 1.0) * 30_000, 3),
     )
+
+
+def copies_of(found: Alarms, copies: int) -> int:
+    """Users of one copy."""
+    return max(len(found.tested) // copies, 1)
 
 
 def _sample(steps: EventBatch, seed: int) -> EventBatch:
@@ -136,7 +220,7 @@ def _sample(steps: EventBatch, seed: int) -> EventBatch:
     return steps.take(np.flatnonzero(kept[steps.user]))
 
 
-def _observed_days(steps: EventBatch) -> float:
+def observed_days(steps: EventBatch) -> float:
     """Sum over users of the days between their first and last step."""
     users = int(steps.user.max()) + 1 if len(steps) else 0
     first = np.full(users, np.iinfo(np.int64).max)

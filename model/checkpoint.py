@@ -28,7 +28,7 @@ from model.interest_lstm import InterestLSTM, NetworkSize
 from model.state import MAX_ROW_BYTES, RATES, row_dtype
 from model.vocabulary import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STEP_MODULES = frozenset(
     ("item", "category", "kind", "query", "gap", "hour", "weekday", "feature", "cell")
 )
@@ -50,11 +50,15 @@ class DriftSettings:
 
     threshold             alarm when the statistic reaches it
     average_run_length    mean steps between alarms measured on users with shuffled sessions
+    run_length_low        lower and upper end of its 95 % interval over users
+    run_length_high
     false_alarms          alarms per 1,000 users and 30 days measured there
     """
 
     threshold: float = 4.0
     average_run_length: float | None = None
+    run_length_low: float | None = None
+    run_length_high: float | None = None
     false_alarms: float | None = None
 
 
@@ -311,7 +315,7 @@ def _check_settings(
     if (size.items, size.categories, size.query_buckets) != wanted:
         raise _damaged(directory, "vocabulary and network have different sizes")
     weights = [drift.threshold, *asdict(ranking).values()]
-    stated = [x for x in (drift.average_run_length, drift.false_alarms) if x is not None]
+    stated = [x for x in asdict(drift).values() if x is not None]
     # A comparison with NaN is false, and one with an integer of any length is exact.
     numbers = [*weights, *stated]
     if not all(isinstance(x, (int, float)) and abs(x) <= MAX_SETTING for x in numbers):

@@ -108,9 +108,15 @@ def _standardised(
     return np.asarray(distance / np.sqrt(variance))
 
 
+def is_ready(fields: Fields, user: np.ndarray) -> np.ndarray:
+    """Which rows are past the warm-up of 20 steps and 10 units, (B,)."""
+    ready = (fields["drift_steps"][user] >= MIN_STEPS) & (fields["units"][user] >= MIN_UNITS)
+    return np.asarray(ready)
+
+
 def check(fields: Fields, user: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """(alarm, max z) of B rows, each (B,); -inf before 20 steps and 10 units."""
-    ready = (fields["drift_steps"][user] >= MIN_STEPS) & (fields["units"][user] >= MIN_UNITS)
+    ready = is_ready(fields, user)
     best = np.full(len(user), -np.inf)
     rows = user[ready]
     if len(rows):

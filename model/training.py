@@ -49,6 +49,7 @@ HALF_LIVES = ((1 / 30, 7 / 30, 1.0), (1 / 3, 2.0, 12.0))
 """Sets that are tried, in horizons: some shops' interests last for years."""
 SHORT_LOG_HORIZONS = 3
 """A log shorter than so many horizons is trained on a fifth of its span instead."""
+UNTRAINED_HIDDEN = 8
 LATE_SHARE = 0.1
 """The later slice holds at least this share of the log's events, and at least one horizon."""
 
@@ -269,6 +270,18 @@ def _with_half_lives(
     _, first_ndcg, first_loss = found[0]
     best = max(found, key=lambda f: f[1] / max(first_ndcg, 1e-9) - f[2] / max(first_loss, 1e-9))
     return best[0]
+
+
+def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
+    """A log's names and counts with a network that has learned nothing: the drift test reads none.
+
+    Its rows are those of a trained one but for the hidden states.
+    """
+    with _single_threaded(config.threads), torch.random.fork_rng(devices=[]):
+        m = _material(log, config)
+        network = _network(m.vocabulary, replace(config, hidden=UNTRAINED_HIDDEN))
+        statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
+        return _checkpoint(network, statistics, m, config)
 
 
 def _network(vocabulary: Vocabulary, config: TrainingConfig) -> InterestLSTM:
