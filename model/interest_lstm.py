@@ -84,7 +84,7 @@ class InterestLSTM(nn.Module):
         self.total_weight = nn.Parameter(torch.zeros(RATES))
         # what the touched categories say of the others: counts -> profile -> logits
         self.profile_weight = nn.Parameter(torch.full((RATES,), 1 / RATES))
-        self.profile = nn.Embedding(size.categories, PROFILE)
+        self.profile = nn.Embedding(size.categories, PROFILE)  # see cooccurrence.py
         self.profile_logit = nn.Parameter(torch.zeros(size.categories, PROFILE))
         self.interest = nn.Linear(hidden, hidden)
         self.activity = nn.Linear(hidden, 1)

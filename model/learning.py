@@ -17,11 +17,9 @@ from model.windows import Sparse, UserSteps, Windows
 
 COUNTER_BATCH = 256
 COUNTER_RATE = 0.05
-PROFILE_RATE = 0.01
-PROFILE_DECAY = 1e-5
 COUNTERS = ("count_weight", "share_weight", "seen_weight", "seen_trend_weight", "total_weight")
 PROFILES = ("profile_weight", "profile.weight", "profile_logit")
-"""Parameters of the counts that speak for other categories."""
+"""Parameters of the counts that speak for other categories: counted, not learned."""
 GRADIENT_NORM = 1.0
 VALIDATION_LANES = 128
 VALIDATION_STEPS = 4096
@@ -50,8 +48,6 @@ class LearningSettings:
     dropout: float = 0.2
     window_weight: float = 0.05
     rank_weight: float = 1.0
-    profile_rank_weight: float = 0.0
-    profile_steps: int = 1500
     sampled_above: int = 30_000
     negatives: int = 4096
     validate_every: int = 100
@@ -222,65 +218,6 @@ def fit_counters(
         progress("counters", step + 1, settings.counter_steps)
 
 
-def fit_profile(
-    network: InterestLSTM,
-    windows: Windows,
-    settings: LearningSettings,
-    random: np.random.Generator,
-    validation: Windows | None,
-    steps: int,
-    progress: Progress,
-) -> int:
-    """Fits counters and profile together; returns the number of updates kept.
-
-    With ``validation`` the weights of the best look at it stay, those of the counters alone
-    included; without, all ``steps`` are made.
-    """
-    if len(windows) == 0 or steps == 0:
-        return 0
-    named = dict(network.named_parameters())
-    groups = [
-        {"params": [named[name] for name in COUNTERS], "lr": COUNTER_RATE / 10},
-        {"params": [network.trend], "lr": COUNTER_RATE / 10},
-        {"params": [named[n] for n in PROFILES], "lr": PROFILE_RATE, "weight_decay": PROFILE_DECAY},
-    ]
-    optimiser = torch.optim.Adam(groups)
-    kept, best_weights = 0, _weights(network)
-    best = _windows_loss(network, validation) if validation is not None else 0.0
-    worse = 0
-    for step in range(steps):
-        chosen = random.choice(len(windows), min(COUNTER_BATCH, len(windows)), replace=False)
-        logits = network.trend + count_logits(network, windows.counts, chosen)
-        loss = window_loss(logits, windows.labels, chosen, settings.profile_rank_weight)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        progress("profile", step + 1, steps)
-        if validation is not None and (step + 1) % settings.validate_every == 0:
-            now = _windows_loss(network, validation)
-            if now < best:
-                best, kept, best_weights, worse = now, step + 1, _weights(network), 0
-            else:
-                worse += 1
-                if worse >= settings.patience:
-                    break
-    if validation is None:
-        return steps
-    network.load_state_dict(best_weights)
-    return kept
-
-
-def _windows_loss(network: InterestLSTM, windows: Windows) -> float:
-    """Mean binary cross-entropy of counters and profile alone."""
-    total = 0.0
-    with torch.inference_mode():
-        for at in range(0, len(windows), READOUT_ROWS):
-            part = np.arange(at, min(at + READOUT_ROWS, len(windows)))
-            logits = network.trend + count_logits(network, windows.counts, part)
-            total += float(window_loss(logits, windows.labels, part, 0.0)) * len(part)
-    return total / max(len(windows), 1)
-
-
 @dataclass(frozen=True)
 class Validation:
     """What early stopping looks at: steps with a next item, and windows, of a later time slice."""
@@ -374,7 +311,8 @@ def fit_network(
     sampler = None
     if network.size.items > settings.sampled_above:
         sampler = _Sampler(users.steps.item, network.size.items, random)
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    learned = [p for name, p in network.named_parameters() if name not in PROFILES]
+    optimiser = torch.optim.Adam(learned, lr=settings.learning_rate)
     best, best_step, best_weights = float("inf"), 0, _weights(network)
     base: tuple[float, float] | None = None
     if validation is not None:

@@ -31,7 +31,7 @@ def labels(
 
 def best_columns(score: np.ndarray, k: int) -> np.ndarray:
     """Columns of the k highest scores of each row, best first; ties go to the lower column."""
-    left = score.copy()
+    left = np.maximum(score, np.finfo(score.dtype).min)  # a column that is taken stands below all
     row = np.arange(len(score))
     columns = np.empty((len(score), min(k, score.shape[1])), np.int64)
     for rank in range(columns.shape[1]):

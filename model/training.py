@@ -28,18 +28,18 @@ from model.checkpoint import (
     Statistics,
     build_checkpoint,
 )
+from model.cooccurrence import CoOccurrence, count_together
 from model.counting import by_user, count_statistics
 from model.errors import EventLogError
 from model.event_log import EventLog
 from model.events import EventBatch
-from model.interest_lstm import DAY_S, InterestLSTM, NetworkSize
+from model.interest_lstm import DAY_S, PROFILE, InterestLSTM, NetworkSize
 from model.learning import (
     LearningSettings,
     Progress,
     Validation,
     fit_counters,
     fit_network,
-    fit_profile,
     next_items,
 )
 from model.vocabulary import Vocabulary
@@ -200,9 +200,8 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     windows = _windows(early, m.late_s, m, config, random)
     fit_counters(network, windows, learning, random, progress)
     validation = _validation(whole, m, random)
-    profiled = fit_profile(
-        network, windows, learning, random, validation.windows, learning.profile_steps, progress
-    )
+    together = _together(early_batch, m, config)
+    profile = tuning.choose_profile(network, together, windows, validation.windows)
     counters = tuning.counter_weights(network)
     start = validation.loss(network, learning)
     kept = fit_network(network, early, windows, learning, random, validation, progress)
@@ -220,17 +219,18 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
 
     progress("tuning", 1, 3)
     windows = _windows(whole, m.end_s, m, config, random)
+    together = _together(m.batch, m, config)
     if config.refit:
         network = _network(m.vocabulary, config)
         steps = max(1, round(kept * len(whole) / max(len(early), 1)))
         fit_counters(network, windows, learning, random, progress)
-        fit_profile(network, windows, learning, random, None, profiled, progress)
+        tuning.set_profile(network, together, profile, windows)
         again = replace(learning, max_steps=steps)
         fit_network(network, whole, windows, again, random, None, progress)
         tuning.scale_interest(network, share)
     if share == 0:
         fit_counters(network, windows, learning, random, progress)
-        fit_profile(network, windows, learning, random, None, profiled, progress)
+    tuning.set_profile(network, together, profile, windows)
     statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
     statistics = replace(statistics, temperature=temperature)
     checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking)
@@ -245,7 +245,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "window loss, with the LSTM": best[1],
         "share of the LSTM's interest kept": share,
         "updates kept": float(kept),
-        "updates of the profile kept": float(profiled),
+        "scale of the profile": profile.scale,
         "next-item NDCG@10 of the lists": ndcg,
     }
     return Trained(checkpoint, _card(log, config, m, checkpoint, figures, source), figures)
@@ -282,6 +282,10 @@ def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
         network = _network(m.vocabulary, replace(config, hidden=UNTRAINED_HIDDEN))
         statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
         return _checkpoint(network, statistics, m, config)
+
+
+def _together(batch: EventBatch, m: _Material, config: TrainingConfig) -> CoOccurrence:
+    return count_together(batch.user, batch.category, m.vocabulary.categories, PROFILE, config.seed)
 
 
 def _network(vocabulary: Vocabulary, config: TrainingConfig) -> InterestLSTM:

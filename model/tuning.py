@@ -13,6 +13,7 @@ import torch
 
 from model import interests, ranking
 from model.checkpoint import Checkpoint, RankingSettings
+from model.cooccurrence import CoOccurrence
 from model.events import EventBatch, Source
 from model.interest_lstm import InterestLSTM
 from model.learning import (
@@ -36,6 +37,10 @@ LEAST_GAIN = 0.005
 """A weight changes when NDCG@10 gains so much of itself: less is noise of a few lists."""
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
+RIDGES = (1.0, 4.0, 16.0, 64.0)
+DAMPINGS = (0.0, 0.5)
+PROFILE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+SCALE_WINDOWS = 2000
 TEMPERATURE_GRID = np.geomspace(0.5, 2.5, 41)
 BUCKET_ROWS = 100
 """A temperature of its own needs so many rows."""
@@ -106,18 +111,96 @@ def choose_interest_share(
 
 
 def window_merits(network: InterestLSTM, windows: Windows) -> tuple[float, float]:
-    """(NDCG@10, binary cross-entropy) of counters and profile alone; (0, 0) without windows."""
+    """(NDCG@10, binary cross-entropy) of counters and profile alone."""
+    rows = np.arange(len(windows))
+    with torch.inference_mode():
+        logits = network.trend + count_logits(network, windows.counts, rows)
+    return _merits(logits, windows)
+
+
+def _merits(logits: torch.Tensor, windows: Windows) -> tuple[float, float]:
+    """(NDCG@10, binary cross-entropy) of logits (M, C); (0, 0) without windows."""
     if len(windows) == 0:
         return 0.0, 0.0
     rows = np.arange(len(windows))
-    label = np.zeros((len(rows), network.size.categories), dtype=bool)
+    label = np.zeros(logits.shape, dtype=bool)
     row, category, _ = windows.labels.of(rows)
     label[row, category] = True
-    with torch.inference_mode():
-        logits = network.trend + count_logits(network, windows.counts, rows)
-    loss = float(window_loss(logits, windows.labels, rows, 0.0))
     ndcg = ndcg_by_user(logits.numpy(), label)
+    loss = float(window_loss(logits, windows.labels, rows, 0.0))
     return float(ndcg[~np.isnan(ndcg)].mean()) if label.any() else 0.0, loss
+
+
+@dataclass(frozen=True)
+class ProfileChoice:
+    """How much the touched categories say of the others.
+
+    ridge, damping  see ``CoOccurrence.factors``
+    scale           standard deviation of what they add to the logits, 0 for nothing
+    """
+
+    ridge: float = 1.0
+    damping: float = 0.0
+    scale: float = 0.0
+
+
+def set_profile(
+    network: InterestLSTM, together: CoOccurrence, choice: ProfileChoice, windows: Windows
+) -> None:
+    """Writes the factors into the network, scaled on the first 2,000 windows."""
+    source, target = together.factors(choice.ridge, choice.damping)
+    scale = choice.scale / _spread(source, target, windows)
+    with torch.no_grad():
+        network.profile_weight.fill_(1 / network.profile_weight.numel())
+        network.profile.weight.copy_(torch.from_numpy(source))
+        network.profile_logit.copy_(torch.from_numpy(target * np.float32(scale)))
+
+
+def choose_profile(
+    network: InterestLSTM, together: CoOccurrence, windows: Windows, later: Windows
+) -> ProfileChoice:
+    """The choice that helps the counters most on later windows, which the network then has.
+
+    Help is what NDCG@10 gains and binary cross-entropy loses, both relative to the counters alone.
+    """
+    chosen, best = ProfileChoice(), 0.0
+    set_profile(network, together, chosen, windows)
+    rows = np.arange(len(later))
+    with torch.inference_mode():
+        alone = network.trend + count_logits(network, later.counts, rows)
+    base_ndcg, base_loss = _merits(alone, later)
+    for ridge in RIDGES if len(later) else ():
+        for damping in DAMPINGS:
+            source, target = together.factors(ridge, damping)
+            added = _profiles(source, later, rows) @ target.T / _spread(source, target, windows)
+            for scale in PROFILE_SCALES:
+                ndcg, loss = _merits(alone + torch.from_numpy(added * np.float32(scale)), later)
+                gain = (ndcg - base_ndcg) / max(base_ndcg, 1e-9)
+                gain -= (loss - base_loss) / max(base_loss, 1e-9)
+                if gain > best:
+                    chosen, best = ProfileChoice(ridge, damping, scale), gain
+    set_profile(network, together, chosen, windows)
+    return chosen
+
+
+def _profiles(source: np.ndarray, windows: Windows, rows: np.ndarray) -> np.ndarray:
+    """Mean vector of each window's touched categories, by their shares: (B, P)."""
+    row, category, count = windows.counts.of(rows)
+    share = count / np.maximum(_sums(row, count, len(rows)), 1e-9)[row]
+    return _sums(row, source[category] * share.mean(1, keepdims=True), len(rows))
+
+
+def _spread(source: np.ndarray, target: np.ndarray, windows: Windows) -> float:
+    """Standard deviation of what profiles say, over the first windows and all categories."""
+    rows = np.arange(min(len(windows), SCALE_WINDOWS))
+    said = _profiles(source, windows, rows) @ target[1:].T
+    return max(float(said.std()), 1e-9) if len(rows) else 1.0
+
+
+def _sums(row: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:
+    total = np.zeros((rows, values.shape[1]), np.float32)
+    np.add.at(total, row, values)
+    return total
 
 
 @dataclass(frozen=True)

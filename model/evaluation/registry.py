@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.errors import ModelError
-from model.evaluation import drift, window
+from model.evaluation import contest, drift, window
 from model.evaluation.protocols import Protocol
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "window": window.protocol,
+    "contest": contest.protocol,
     "drift": drift.protocol,
 }
 

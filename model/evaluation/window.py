@@ -42,6 +42,7 @@ MAX_USERS = 6000
 PROBABLE = ("model", "most popular", "factor model", "logistic", "trees", "blend")
 """Predictors whose scores are probabilities."""
 FLOORS = tuple(name for name in PROBABLE if name != "model")
+NEWCOMER_EVENTS = 20
 BUCKET_NAMES = ("0-2", "3-5", "6-10", "11-30", "31-100", "above 100")
 
 
@@ -200,11 +201,13 @@ def report(cuts: Sequence[Cut], new_only: bool, predictions: pa.Table, seed: int
     tables.append(_table("All users with a history", every, _counts(cuts)))
     figures |= {f"all users: {p}: {k}": v for p, row in every.items() for k, v in row.items()}
     tables.append(_by_bucket(cuts, seed))
+    newcomers = _newcomers(cuts, seed)
+    tables.append(newcomers)
     return Report(
         tables=tables,
         figures=figures,
         samples=samples,
-        curves=[_reliability(cuts, seed)],
+        curves=[_reliability(cuts, seed), _first_events(newcomers)],
         predictions=predictions,
     )
 
@@ -303,6 +306,35 @@ def _reliability(cuts: Sequence[Cut], seed: int) -> Curve:
         "share that came true",
         {"model": bins, "perfect": [(0.0, 0.0), (top, top)]},
     )
+
+
+def _newcomers(cuts: Sequence[Cut], seed: int) -> Figures:
+    """NDCG@10 of users with few events before the cut-off, beside popularity."""
+    rows: list[list[Cell]] = []
+    for count in range(1, NEWCOMER_EVENTS + 1):
+        parts = []
+        for cut in cuts:
+            users = cut.events == count
+            label = cut.label[users]
+            ours, popular = (
+                ndcg_by_user(cut.scores[name][users], label) for name in ("model", "most popular")
+            )
+            parts.append(np.stack((ours, popular, ours - popular), 1))
+        values = np.concatenate(parts)
+        values = values[~np.isnan(values[:, 0])]
+        if len(values):
+            low, high = bootstrap(values[:, 2], seed)
+            rows.append([str(count), f"{len(values):,}", *values.mean(0).tolist(), low, high])
+    columns = ["events", "users", "model", "most popular", "gain", "95 % from", "to"]
+    return Figures("NDCG@10 of new users who return", columns, rows)
+
+
+def _first_events(newcomers: Figures) -> Curve:
+    lines: dict[str, list[tuple[float, float]]] = {"model": [], "most popular": []}
+    for events, _, ours, popular, *_ in newcomers.rows:
+        lines["model"].append((float(events), float(ours)))
+        lines["most popular"].append((float(events), float(popular)))
+    return Curve("New users", "events before the cut-off", "NDCG@10", lines)
 
 
 def _counts(cuts: Sequence[Cut]) -> str:

@@ -76,8 +76,8 @@ def test_a_cut_file_is_refused(directory: Path, name: str) -> None:
 
 
 def test_another_format_is_refused(directory: Path) -> None:
-    change_config(directory, lambda config: config.update(format=2))
-    with pytest.raises(CheckpointError, match="format 2"):
+    change_config(directory, lambda config: config.update(format=1))
+    with pytest.raises(CheckpointError, match="format 1"):
         load(directory)
 
 

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 import pytest
 
 from model.checkpoint import Checkpoint
+from model.evaluation import contest
+from model.evaluation.contest import best_pairs, best_pairs_a_user, f1_interval, micro_f1
 from model.evaluation.next_item import evaluate_next_item
 from model.evaluation.planted import evaluate_drift
 from model.evaluation.protocols import Options
@@ -335,6 +337,46 @@ def test_a_perfect_model_gains_over_every_baseline(
     assert all(float(row[1]) > 0 for row in gains.rows)
 
 
+def test_new_users_are_shown_by_their_events(
+    log: EventLog, checkpoint: Checkpoint, cutoff_ms: int
+) -> None:
+    moved = move(log, checkpoint, no_progress, cutoff_ms)
+    cut = score_cut(log, moved, checkpoint, cutoff_ms, HORIZON_S)
+    few = replace(cut, events=np.arange(len(cut.events)) % 3)
+    (table,) = (t for t in report([few], False, pa.table({})).tables if "new users" in t.title)
+    returning = cut.label.any(1)
+    counts = [int((returning & (few.events == n)).sum()) for n in (1, 2)]
+    assert [row[:2] for row in table.rows] == [["1", str(counts[0])], ["2", str(counts[1])]]
+
+
+def test_contest_pairs_and_figures_by_hand() -> None:
+    score = np.array([[9, 0.9, 0.2, 0.5], [9, 0.8, 0.5, 0.1]])
+    label = np.array([[False, True, False, True], [False, False, True, False]])
+    # the best pair is a hit, of two 1 is, of three 2 are, of four 3 are: F1 6/7
+    pairs_a_user = best_pairs_a_user(score, label)
+    assert pairs_a_user == 2.0
+    chosen = best_pairs(score, pairs_a_user)
+    assert np.argwhere(chosen).tolist() == [[0, 1], [0, 3], [1, 1], [1, 2]]
+    assert micro_f1(chosen, label) == (0.75, 1.0, pytest.approx(6 / 7))
+    low, high = f1_interval(chosen, label)
+    assert low <= 6 / 7 <= high
+    assert low == pytest.approx(2 / 3)  # the second user alone: 1 hit, 2 pairs, 1 bought
+
+
+def test_the_contest_predicts_purchases(shop: SimulatedLog, tmp_path: Path) -> None:
+    path = tmp_path / "shop.parquet"
+    write_table(shop.events, path)
+    config = TrainingConfig(
+        hidden=8, windows=500, lists=20, learning=LearningSettings(max_steps=2, counter_steps=60)
+    )
+    found = contest.protocol(Options(path, config, horizon_s=HORIZON_S), no_progress)
+    assert found.predictions is not None
+    assert found.predictions.column_names == ["user_id", "category"]
+    bought = shop.events.filter(pc.equal(shop.events["event_type"], "purchase"))
+    assert set(found.predictions["category"].to_pylist()) <= set(bought["category"].to_pylist())
+    assert found.figures["blend: F1"] > 0
+
+
 def test_cutoffs_leave_whole_windows(log: EventLog) -> None:
     for horizon_s in (86400, 10 * 86400, 15 * 86400):
         times = cutoffs_ms(log, horizon_s)
@@ -348,7 +390,7 @@ def test_the_protocol_trains_on_nothing_at_or_after_the_cutoff(
 ) -> None:
     """What comes from the cut-off on is told as of other categories: predictions stay."""
     tables = [shop.events, _told_otherwise(shop.events, cutoff_ms)]
-    learning = LearningSettings(max_steps=2, counter_steps=20, profile_steps=20)
+    learning = LearningSettings(max_steps=2, counter_steps=20)
     config = TrainingConfig(hidden=8, windows=500, lists=20, horizon_s=HORIZON_S, learning=learning)
     found = []
     for number, table in enumerate(tables):

@@ -1,0 +1,92 @@
+"""What goes with what: a table of categories by categories, in factors.
+
+Dimensions: U users, C categories, P length of a profile, M entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+POWER_ITERATIONS = 6
+OVERSAMPLING = 8
+POPULARITY_FLOOR = 1e-4
+
+
+@dataclass(frozen=True)
+class CoOccurrence:
+    """Who touched what, in its largest singular vectors.
+
+    vectors  (C, P) right singular vectors, zero beyond the rank
+    squares  (P,) squares of the singular values, falling
+    share    (C,) share of the users who touched a category
+    """
+
+    vectors: np.ndarray
+    squares: np.ndarray
+    share: np.ndarray
+
+    def factors(self, ridge: float, damping: float) -> tuple[np.ndarray, np.ndarray]:
+        """(source, target), each (C, P) float32: what touching the one says of the other.
+
+        The table ``source @ target.T`` is that of the linear model that predicts each category
+        from a user's others, EASE (Steck 2019): 1 - P / diag P for P = (X'X + lambda)^-1, spanned
+        by the singular vectors that are kept.
+
+        ridge    lambda, in squares of the last singular value that is kept
+        damping  targets count relative to their popularity to this power
+        """
+        last = float(self.squares[self.squares > 0].min(initial=1.0))
+        kept = self.squares / (self.squares + ridge * last)
+        outside = np.maximum(1 - (self.vectors**2) @ kept, 0.05)
+        popularity = (self.share + POPULARITY_FLOOR) ** damping
+        target = self.vectors / (outside * popularity)[:, None]
+        return (self.vectors * kept).astype(np.float32), target.astype(np.float32)
+
+
+def count_together(
+    user: np.ndarray, category: np.ndarray, categories: int, size: int, seed: int = 0
+) -> CoOccurrence:
+    """The singular vectors of the users' touched categories.
+
+    They come from a randomised subspace iteration (Halko et al. 2011): the matrix is sparse, and
+    both its sides may be long.
+
+    user, category  (N,) of steps; category 0 is none
+    """
+    named = category > 0
+    pairs = np.unique(user[named] * categories + category[named])
+    users = int(user.max(initial=0)) + 1
+    row, column = np.divmod(pairs, categories)
+    touched = _sparse(row, column, (users, categories))
+    turned = _sparse(*_sorted(column, row), (categories, users))
+    rank = min(size, users, categories)
+    generator = torch.Generator().manual_seed(seed)
+    width = min(rank + OVERSAMPLING, users, categories)
+    basis = torch.randn((categories, width), generator=generator)
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(turned @ (touched @ basis))[0]
+    _, values, right = torch.linalg.svd(touched @ basis, full_matrices=False)
+    vectors, squares = np.zeros((categories, size)), np.zeros(size)
+    vectors[:, :rank] = (basis @ right.T).numpy()[:, :rank]
+    squares[:rank] = values.numpy()[:rank].astype(float) ** 2
+    share = np.bincount(column, minlength=categories) / max(users, 1)
+    return CoOccurrence(vectors, squares, share)
+
+
+def _sorted(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.lexsort((column, row))
+    return row[order], column[order]
+
+
+def _sparse(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> torch.Tensor:
+    """Ones at the places of entries that are sorted by row."""
+    starts = np.searchsorted(row, np.arange(shape[0] + 1))
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(starts),
+        torch.from_numpy(np.ascontiguousarray(column)),
+        torch.ones(len(column)),
+        size=shape,
+    )
