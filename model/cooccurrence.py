@@ -13,6 +13,7 @@ import torch
 POWER_ITERATIONS = 6
 OVERSAMPLING = 8
 POPULARITY_FLOOR = 1e-4
+_CHUNK_ENTRIES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -60,33 +61,28 @@ def count_together(
     pairs = np.unique(user[named] * categories + category[named])
     users = int(user.max(initial=0)) + 1
     row, column = np.divmod(pairs, categories)
-    touched = _sparse(row, column, (users, categories))
-    turned = _sparse(*_sorted(column, row), (categories, users))
+    row_of, column_of = torch.from_numpy(row), torch.from_numpy(column)
     rank = min(size, users, categories)
     generator = torch.Generator().manual_seed(seed)
     width = min(rank + OVERSAMPLING, users, categories)
     basis = torch.randn((categories, width), generator=generator)
     for _ in range(POWER_ITERATIONS):
-        basis = torch.linalg.qr(turned @ (touched @ basis))[0]
-    _, values, right = torch.linalg.svd(touched @ basis, full_matrices=False)
+        of_users = _gathered(row_of, column_of, basis, users)  # X B: (U, width)
+        basis = torch.linalg.qr(_gathered(column_of, row_of, of_users, categories))[0]
+    of_users = _gathered(row_of, column_of, basis, users)
+    _, values, right = torch.linalg.svd(of_users, full_matrices=False)
     vectors, squares = np.zeros((categories, size)), np.zeros(size)
     vectors[:, :rank] = (basis @ right.T).numpy()[:, :rank]
     squares[:rank] = values.numpy()[:rank].astype(float) ** 2
+    vectors[0] = 0.0
     share = np.bincount(column, minlength=categories) / max(users, 1)
     return CoOccurrence(vectors, squares, share)
 
 
-def _sorted(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.lexsort((column, row))
-    return row[order], column[order]
-
-
-def _sparse(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> torch.Tensor:
-    """Ones at the places of entries that are sorted by row."""
-    starts = np.searchsorted(row, np.arange(shape[0] + 1))
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(starts),
-        torch.from_numpy(np.ascontiguousarray(column)),
-        torch.ones(len(column)),
-        size=shape,
-    )
+def _gathered(to: torch.Tensor, of: torch.Tensor, values: torch.Tensor, rows: int) -> torch.Tensor:
+    """The product of a sparse matrix of ones at (to, of) with ``values``, (rows, width)."""
+    total = torch.zeros(rows, values.shape[1])
+    for at in range(0, len(to), _CHUNK_ENTRIES):
+        part = slice(at, at + _CHUNK_ENTRIES)
+        total.index_add_(0, to[part], values[of[part]])
+    return total

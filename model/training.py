@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -65,6 +65,7 @@ class TrainingConfig:
     refit               fit the network again with the later slice included
     average_run_length  mean steps between false drift alarms that the threshold is set to
     target              event type whose categories are predicted, None for all
+    half_lives          sets of half-lives of the counts that are tried, in horizons
     """
 
     seed: int = 0
@@ -79,6 +80,7 @@ class TrainingConfig:
     recommend_every: int = 5
     threads: int = 1
     target: int | None = None
+    half_lives: Sequence[tuple[float, ...]] = HALF_LIVES
     learning: LearningSettings = field(default_factory=LearningSettings)
 
     @classmethod
@@ -94,7 +96,13 @@ class TrainingConfig:
             validate_every=100,
         )
         return cls(
-            seed=seed, max_items=20_000, windows=8000, lists=1000, refit=False, learning=learning
+            seed=seed,
+            max_items=20_000,
+            windows=8000,
+            lists=1000,
+            refit=False,
+            half_lives=HALF_LIVES[:1],
+            learning=learning,
         )
 
 
@@ -258,8 +266,10 @@ def _with_half_lives(
 
     The loss counts relative to the first set's, and so does the gain in NDCG@10.
     """
+    if len(config.half_lives) == 1:
+        return replace(m, half_life_s=np.array(config.half_lives[0]) * m.horizon_s)
     found = []
-    for half_lives in HALF_LIVES:
+    for half_lives in config.half_lives:
         tried = replace(m, half_life_s=np.array(half_lives) * m.horizon_s)
         random = np.random.default_rng(config.seed)
         network = _network(m.vocabulary, config)

@@ -51,9 +51,14 @@ FETCH_BYTES = 2 * 1024 * 1024
 """Of one partition and fetch; bounds what aiokafka holds of each."""
 PRODUCER_BATCH_BYTES = 900_000
 """Below the brokers' default of 1,048,588 for a record batch."""
+RECOVERY_POLLS = 8
+"""Polls of the changelogs that a recovery writes to the store at once; bounds memory.
+
+Not 1: Faust would then go on reading the changelogs of its own partitions after the recovery.
+"""
 SEND_TIMEOUT_S = 30.0
 STREAM_BUFFER_BATCHES = 65_536
-"""Never reached: the intake pauses a partition after two batches."""
+"""Changelog records that wait to be recovered; the polls of the inputs go past Faust's queues."""
 
 
 def build_app(
@@ -100,9 +105,7 @@ def build_app(
         worker_redirect_stdouts=False,
     )
     app.transport = LaneTransport(app.conf.broker_consumer, app)
-    raw: faust.Schema[bytes, bytes] = faust.Schema(
-        key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
-    )
+    raw = RawBatches(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     table = app.Table(
         TABLE,
         key_type=bytes,
@@ -110,6 +113,8 @@ def build_app(
         schema=raw,
         partitions=settings.partitions,
         options={"driver": "rocksdict"},
+        recovery_buffer_size=RECOVERY_POLLS,
+        standby_buffer_size=1,
         extra_topic_configs={"min.insync.replicas": str(settings.min_insync)},
     )
     app.table = table
@@ -143,7 +148,7 @@ def build_app(
     )
     app.health_server.add_user_data("/users/{user_id:.+}", inspector.get)
     read = (*settings.input_topics, settings.control_topic)
-    source = app.topic(*read, schema=RawBatches(), acks=False)
+    source = app.topic(*read, schema=raw, acks=False)
 
     @app.agent(source, name="lane")
     async def lane(stream: Any) -> None:

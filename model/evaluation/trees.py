@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from model.baselines import History, item_to_item, markov
+from model.baselines import History, item_to_item, markov, most_popular
 from model.events import Kind
 from model.metrics import ndcg_by_user
 
@@ -33,10 +33,17 @@ class Learned:
 
 
 def learned(history: History, horizon_s: int, users: np.ndarray, seed: int = 0) -> Learned:
-    """Fits on the windows before the cut-off and predicts for ``users`` (K,): arrays (K, C)."""
+    """Fits on the windows before the cut-off and predicts for ``users`` (K,): arrays (K, C).
+
+    Where no window before the cut-off holds both outcomes, popularity stands in.
+    """
     random = np.random.default_rng(seed)
     times = [history.cutoff_s - (2 - i) * horizon_s for i in range(2)]
-    parts = [_pairs(history, time_s, horizon_s, random) for time_s in times]
+    windows = [_pairs(history, time_s, horizon_s, random) for time_s in times]
+    parts = [window for window in windows if 0 < window[1].sum() < len(window[1])]
+    if not parts:
+        popular = most_popular(history, horizon_s)[users]
+        return Learned(popular, popular, popular)
     choice = _features(history.before(times[1]), horizon_s)
     label = history.labels(times[1], horizon_s)
     wanted = np.flatnonzero(label.any(1))[:2000]
@@ -125,7 +132,7 @@ def _logistic(features: np.ndarray, label: np.ndarray, weight: np.ndarray) -> An
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return model.fit(features, label, logisticregression__sample_weight=weight)
 
 

@@ -8,9 +8,11 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import faust
+from mode.utils.queues import FlowControlEvent
 from yarl import URL
 
 from model.transition import warm_up
@@ -30,6 +32,19 @@ GC_THRESHOLDS = (100_000, 50, 50)
 """A batch makes some ten thousand objects that all go together: collect after several batches."""
 
 
+class FlowControl(FlowControlEvent):
+    """Faust's flow control, which empties no queue while the flow goes on.
+
+    Faust resumes the flow twice when it starts standbys, and at the second time the first polls of
+    their changelogs wait: a copy would have a gap.
+    """
+
+    def resume(self) -> None:
+        """Resume the flow, and empty the queues, if it is suspended."""
+        if not self.is_active():
+            super().resume()
+
+
 class InterestApp(faust.App):
     """A Faust app whose data path is the lane. `build_app` fills in the attributes."""
 
@@ -43,6 +58,11 @@ class InterestApp(faust.App):
     http_port: int | None = None
     on_failure: Callable[[], None] | None = None
     _watch: asyncio.Task[None] | None = None
+
+    @cached_property
+    def flow_control(self) -> FlowControlEvent:
+        """What lets polls into the queues of streams and recovery."""
+        return FlowControl(loop=self.loop)
 
     async def on_start(self) -> None:
         """Answer on HTTP at once, and run the model once at every size before it is ready."""

@@ -1,9 +1,9 @@
-"""What a batch gives: the pure middle of the lane, between the merge and the commit."""
+"""What batches give: the pure middle of the lane, between the merge and the commit."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,14 +13,15 @@ from model.checkpoint import Checkpoint
 from model.errors import StateError
 from model.events import Source
 from model.state import StateBatch
-from model.transition import Outputs, Trigger, transition
+from model.together import transition_together
+from model.transition import Outputs, Trigger
 from stream_app.dead_letters import DeadLetter, dead_letter
 from stream_app.errors import StoreError
 from stream_app.lane.assemble import Assembled, assemble
 from stream_app.lane.commit import Results
 from stream_app.lane.merge import TOPICS, Triple
 from stream_app.lane.partition import Batch, Refused
-from stream_app.lane.stored_rows import Markers, begin, end
+from stream_app.lane.stored_rows import Begun, Markers, begin, end
 from stream_app.lane.table import Rows
 from stream_app.lane.takeover import other_partitions
 from stream_app.metrics import EVENT_TYPES, Metrics
@@ -66,60 +67,115 @@ class Computed:
         )
 
 
+@dataclass(frozen=True)
+class Todo:
+    """A batch that is to be computed, and what it needs of its partition.
+
+    ends      end offsets of the input topics, as far as they are known
+    markers   of the users who were erased
+    """
+
+    batch: Batch
+    partition: int
+    ends: Triple
+    markers: Markers
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A batch with the rows of its users."""
+
+    todo: Todo
+    assembled: Assembled
+    keys: list[bytes]
+    begun: Begun
+    source: Source
+
+
 def compute(
-    batch: Batch,
-    partition: int,
-    ends: Triple,
+    todos: Sequence[Todo],
     topics: tuple[str, str, str],
     rows: Rows,
-    markers: Markers,
     checkpoint: Checkpoint,
     metrics: Metrics,
     dead_letter_max_bytes: int,
-) -> Computed:
-    """Read the rows of the batch's users, move them, and encode what goes out.
+) -> list[Computed]:
+    """Read the rows of the batches' users, move them, and encode what goes out, in the same order.
 
-    Args:
-        ends: end offsets of the input topics, as far as they are known.
-        markers: of the users who were erased.
+    The batches are of different partitions: each gets what it would have got alone.
 
     Raises:
         StoreError: a stored row does not fit the topics, or is damaged.
     """
-    letters = [_dead_letter(refused, dead_letter_max_bytes) for refused in batch.refused]
-    if not batch.events:
-        results = Results([], [], letters, [], [], batch.entry.end)
-        return Computed(results, batch, np.zeros(0, dtype=bool), Counter())
+    if not any(todo.batch.events for todo in todos):
+        return [_without_events(todo, dead_letter_max_bytes) for todo in todos]
     with metrics.time_stage("read"), _damage_told():
-        assembled = assemble(batch.events, batch.event_type, batch.offset, checkpoint.vocabulary)
-        keys = [user.encode() for user in assembled.users]
-        entry = batch.entry
-        begun = begin(
-            assembled.users, rows.read(partition, keys), markers, entry.swept_ms, checkpoint.hidden
-        )
-        source = Source(entry.epochs, entry.partitions)
-        check_rows(begun.states, source, ends, topics, partition)
+        read = {
+            at: _read(todo, topics, rows, checkpoint)
+            for at, todo in enumerate(todos)
+            if todo.batch.events
+        }
+    moved: dict[int, tuple[StateBatch, Outputs]] = {}
     with metrics.time_stage("transition"), _damage_told():
-        moved, outputs = transition(begun.states, assembled.steps, source, checkpoint)
+        # Sources differ while a journal of other topics is followed.
+        for source in dict.fromkeys(one.source for one in read.values()):
+            same = [at for at, one in read.items() if one.source == source]
+            batches = [(read[at].begun.states, read[at].assembled.steps) for at in same]
+            found = transition_together(batches, source, checkpoint)
+            moved.update(zip(same, found, strict=True))
     with metrics.time_stage("encode"):
-        kept, stored = end(begun, keys, moved)
-        encoded = encode(
-            outputs,
-            assembled.steps,
-            assembled.users,
-            partition,
-            topics,
-            checkpoint,
-            entry.epochs,
-        )
-        results = Results(
-            drift=encoded.drift,
-            recommendations=encoded.recommendations,
-            dead_letters=letters,
-            keys=kept,
-            rows=stored,
-            ends=entry.end,
-        )
+        return [
+            _encoded(read[at], *moved[at], topics, checkpoint, dead_letter_max_bytes)
+            if at in read
+            else _without_events(todo, dead_letter_max_bytes)
+            for at, todo in enumerate(todos)
+        ]
+
+
+def _without_events(todo: Todo, dead_letter_max_bytes: int) -> Computed:
+    letters = _dead_letters(todo.batch, dead_letter_max_bytes)
+    results = Results([], [], letters, [], [], todo.batch.entry.end)
+    return Computed(results, todo.batch, np.zeros(0, dtype=bool), Counter())
+
+
+def _read(todo: Todo, topics: tuple[str, str, str], rows: Rows, checkpoint: Checkpoint) -> _Read:
+    batch, entry = todo.batch, todo.batch.entry
+    assembled = assemble(batch.events, batch.event_type, batch.offset, checkpoint.vocabulary)
+    keys = [user.encode() for user in assembled.users]
+    stored = rows.read(todo.partition, keys)
+    begun = begin(assembled.users, stored, todo.markers, entry.swept_ms, checkpoint.hidden)
+    source = Source(entry.epochs, entry.partitions)
+    check_rows(begun.states, source, todo.ends, topics, todo.partition)
+    return _Read(todo, assembled, keys, begun, source)
+
+
+def _encoded(
+    read: _Read,
+    moved: StateBatch,
+    outputs: Outputs,
+    topics: tuple[str, str, str],
+    checkpoint: Checkpoint,
+    dead_letter_max_bytes: int,
+) -> Computed:
+    assembled, batch = read.assembled, read.todo.batch
+    kept, stored = end(read.begun, read.keys, moved)
+    encoded = encode(
+        outputs,
+        assembled.steps,
+        assembled.users,
+        read.todo.partition,
+        topics,
+        checkpoint,
+        batch.entry.epochs,
+    )
+    results = Results(
+        drift=encoded.drift,
+        recommendations=encoded.recommendations,
+        dead_letters=_dead_letters(batch, dead_letter_max_bytes),
+        keys=kept,
+        rows=stored,
+        ends=batch.entry.end,
+    )
     return Computed(results, batch, _duplicates(assembled, outputs), _triggers(outputs))
 
 
@@ -153,6 +209,10 @@ def _damage_told() -> Iterator[None]:
         yield
     except StateError as error:
         raise StoreError(str(error)) from error
+
+
+def _dead_letters(batch: Batch, max_bytes: int) -> list[DeadLetter]:
+    return [_dead_letter(refused, max_bytes) for refused in batch.refused]
 
 
 def _dead_letter(refused: Refused, max_bytes: int) -> DeadLetter:

@@ -105,10 +105,9 @@ class Lane:
         self.failure: InterestStreamError | None = None
 
     async def run(self, stream: StreamT[Any]) -> None:
-        """The agent: hands the polls of the consumer to the partitions."""
-        async for event in cast("AsyncIterator[Any]", stream.events()):
-            message = event.message
-            self.accept(TP(message.topic, message.partition), event.value)
+        """The agent, by which Faust subscribes to the topics: polls come by `accept`."""
+        async for _ in cast("AsyncIterator[Any]", stream):
+            continue
 
     def accept(self, tp: TP, poll: Poll) -> None:
         """Take one poll of a topic partition in."""
@@ -128,6 +127,10 @@ class Lane:
     def is_input(self, topic: str) -> bool:
         """Whether the lane reads the topic: one of the three input topics, or the control topic."""
         return topic in self._event_types or topic == self._control_topic
+
+    def recovers_from(self, tp: TP, offset: int) -> None:
+        """A changelog is read from this offset, or from its first record behind it."""
+        self._table.recovers_from(tp.partition, offset)
 
     def committable(self) -> Mapping[TP, int]:
         """Per topic partition, the offset after the last record that is wholly applied."""
@@ -229,16 +232,21 @@ class Lane:
             await work
         except Revoked:
             return
-        except InterestStreamError as error:
-            self._fail(error)
         except Exception as error:
-            # The message of an error may name a user: it goes to the debug log only.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("The lane failed with %s at\n%s", type(error).__name__, where)
-            logger.debug("The lane failed", exc_info=error)
-            self._fail(
-                WorkerError(f"The worker stops at an error of its own ({type(error).__name__}).")
-            )
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """End the worker, with the sentence of an error that is raised on purpose."""
+        if isinstance(error, InterestStreamError):
+            self._fail(error)
+            return
+        # The message of an error may name a user: it goes to the debug log only.
+        where = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("The lane failed with %s at\n%s", type(error).__name__, where)
+        logger.debug("The lane failed", exc_info=error)
+        self._fail(
+            WorkerError(f"The worker stops at an error of its own ({type(error).__name__}).")
+        )
 
     def _fail(self, error: InterestStreamError) -> None:
         self._accepting = False

@@ -6,8 +6,10 @@ the RocksDB of a partition directly, as Faust's own way costs 75 us a row and ne
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +19,9 @@ from faust.stores.rocksdb import RocksDBOptions, Store
 from faust.types import TP
 
 from stream_app.data_folder import note_files, open_or_wipe, store_error
-from stream_app.lane.recovered_rows import POSITION_HEADER, recover
+from stream_app.errors import RecoveryError
+from stream_app.lane.intake import Poll
+from stream_app.lane.recovered_batch import recover_batch
 from stream_app.lane.stored_rows import MARKER_PREFIX, Markers, decode_marker
 
 if TYPE_CHECKING:
@@ -27,6 +31,9 @@ MIB = 1024 * 1024
 BLOOM_BITS_PER_KEY = 10
 MAX_OPEN_FILES = 128  # of one partition
 TARGET_FILE_BYTES = 32 * MIB
+
+_UNLOGGED = rocksdict.WriteOptions()
+_UNLOGGED.disable_wal = True  # type: ignore[assignment, method-assign]  # it is no method
 
 
 class Rows(Protocol):
@@ -48,10 +55,16 @@ class Rows(Protocol):
 
 
 class RowTable:
-    """The rows of a Faust table's RocksDB."""
+    """The rows of a Faust table's RocksDB.
+
+    What comes from the changelog is written without RocksDB's write-ahead log, which costs as much
+    as the rows: a crash loses the last of it, offset and rows alike, and it is read again. The log
+    must not go on behind such a gap, so all of it is on disk before the next write with the log.
+    """
 
     def __init__(self, table: CollectionT) -> None:
         self._table: Any = table
+        self._unlogged: set[int] = set()
 
     def read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         """The rows of the keys by one multi-get, None where there is none.
@@ -80,6 +93,30 @@ class RowTable:
         Raises:
             StoreError: the store cannot be written, as when the disk is full.
         """
+        self._write(partition, keys, rows, changelog_offset, is_logged=True)
+
+    def write_again(
+        self,
+        partition: int,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        changelog_offset: int,
+    ) -> None:
+        """As `write`, for rows of the changelog, which a crash may take away again.
+
+        Raises:
+            StoreError: the store cannot be written, as when the disk is full.
+        """
+        self._write(partition, keys, rows, changelog_offset, is_logged=False)
+
+    def _write(
+        self,
+        partition: int,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        changelog_offset: int,
+        is_logged: bool,
+    ) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
         put = batch.put
         for key, row in zip(keys, rows, strict=True):
@@ -90,7 +127,15 @@ class RowTable:
         put(Store.offset_key, str(changelog_offset).encode())  # as Store.set_persisted_offset
         store = self._store()
         try:
-            store._db_for_partition(partition).write(batch)
+            database = store._db_for_partition(partition)
+            if not is_logged:
+                self._unlogged.add(partition)
+                database.write(batch, _UNLOGGED)
+            else:
+                if partition in self._unlogged:
+                    database.flush()
+                    self._unlogged.discard(partition)
+                database.write(batch)
         except Exception as error:  # the only class that rocksdict raises
             raise store_error(store.partition_path(partition), error) from error
         note_files(store.partition_path(partition))
@@ -126,35 +171,77 @@ class LaneTable(faust.Table[bytes, bytes]):
         self.rows = RowTable(self)
         self.stale: dict[int, set[bytes]] = {}
         self._markers: dict[int, Markers] = {}
+        self._due: dict[int, int] = {}
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
-        """Apply changelog records of Faust's recovery; of standbys, too."""
-        partitions: dict[int, list[Any]] = {}
+        """Apply polls of changelogs in Faust's recovery; of standbys, too.
+
+        The rows of a partition and the offset of their last record are written in one step: a crash
+        leaves both or neither, and what Faust takes for applied beyond that is read again. An error
+        ends the worker, and nothing is written behind it: raised, Faust would log it and go on.
+
+        Args:
+            batch: events whose value is a `Poll`.
+        """
+        lane = self.app.lane  # type: ignore[attr-defined]
+        polls: dict[int, list[Poll]] = {}
         for event in batch:
-            partitions.setdefault(event.message.partition, []).append(event.message)
-        for partition, messages in partitions.items():
-            self._apply(partition, messages)
+            polls.setdefault(event.message.partition, []).append(event.value)
+        try:
+            for partition, found in polls.items():
+                if lane.failure is None:
+                    self._apply(partition, found)
+        except Exception as error:
+            lane.fail(error)
+
+    def recovers_from(self, partition: int, offset: int) -> None:
+        """The next poll begins at this offset, or at the changelog's first record behind it.
+
+        Faust seeks to the last record that is in the store, or to the one before the first record.
+        """
+        self._due[partition] = offset + 1
 
     def forget(self) -> None:
         """Begin a recovery: what is known of stale records and markers is read again."""
         self.stale.clear()
         self._markers.clear()
 
-    def _apply(self, partition: int, messages: list[Any]) -> None:
+    def _apply(self, partition: int, polls: list[Poll]) -> None:
+        records = self._new_records(partition, polls)
+        if not records:
+            return
         if partition not in self._markers:
             self._markers[partition] = self.rows.markers(partition)
-        keys = list(dict.fromkeys(message.key for message in messages))
+        keys = list({record.key: None for record in records})
         stored = dict(zip(keys, self.rows.read(partition, keys), strict=True))
-        changes = [
-            (message.key, message.value, dict(message.headers or ()).get(POSITION_HEADER))
-            for message in messages
-        ]
-        found = recover(changes, stored, self._markers[partition])
-        self.rows.write(
-            partition, list(found.values), list(found.values.values()), messages[-1].offset
+        found = recover_batch(records, stored, self._markers[partition])
+        self.rows.write_again(
+            partition, list(found.values), list(found.values.values()), records[-1].offset
         )
-        before = self.stale.get(partition, set())
-        self.stale[partition] = (before - found.values.keys()) | found.stale
+        before = self.stale.get(partition)
+        if before or found.stale:
+            self.stale[partition] = ((before or set()) - found.values.keys()) | found.stale
+
+    def _new_records(self, partition: int, polls: list[Poll]) -> list[Any]:
+        """The records of the polls that are not in the store.
+
+        Raises:
+            RecoveryError: a poll does not go on where the one before it ended.
+        """
+        next_offset, new = self.rows.next_offset(partition), []
+        for poll in polls:
+            due = self._due.get(partition, poll.end)
+            if poll.start is not None and poll.start > due:
+                raise RecoveryError(
+                    f"The changelog of partition {partition} went on with offset {poll.start} "
+                    f"where {due} was due; start the worker again, it goes on from the store."
+                )
+            self._due[partition] = max(due, poll.end)
+            at = bisect_left(poll.records, next_offset, key=attrgetter("offset"))
+            if at < len(poll.records):
+                new += poll.records[at:]
+                next_offset = new[-1].offset + 1
+        return new
 
 
 class WorkerBudget(RocksDBOptions):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -23,11 +23,18 @@ from stream_app.lane.intake import Intake, Poll
 if TYPE_CHECKING:
     import aiokafka
 
-FETCH_MAX_WAIT_MS = 50
+FETCH_MAX_WAIT_MS = 10
 """How long the broker may hold a fetch that finds nothing.
 
 A partition whose records were just used up waits for the fetch in flight before it is fetched
-again, so this bounds a stall under load. Faust asks for 1,500 ms.
+again, so this bounds a stall under load; and the embedded broker looks for new records only at
+half of this time. Faust asks for 1,500 ms.
+"""
+
+FETCH_INTERVAL_S = 0.01
+"""From one fetch of a broker to the next at least: what comes meanwhile comes together.
+
+A broker answers as soon as it has one record, and a poll costs the worker more than a record does.
 """
 
 POLL_S = 0.2
@@ -36,6 +43,15 @@ POLL_WHILE_PAUSED_S = 0.02
 
 HIGHWATER_TIMEOUT_S = 5.0
 """How long the first fetch of a partition is waited for."""
+
+CHANGELOG_POLLS = 8
+"""Polls of changelogs that may wait for Faust's recovery; no more is read meanwhile.
+
+A poll is up to FETCH_BYTES of one partition, so this bounds memory.
+"""
+
+CHANGELOG_WAIT_S = 0.005
+"""Between two looks whether another poll of a changelog may be read."""
 
 COMMIT_TIMEOUT_S = 2.0
 """How long the last commit of an assignment is waited for."""
@@ -49,6 +65,14 @@ class LaneHooks(Protocol):
 
     def is_input(self, topic: str) -> bool:
         """Whether the topic is one of the lane's."""
+        ...
+
+    def accept(self, tp: TP, poll: Poll) -> None:
+        """Take one poll of an input topic's partition in."""
+        ...
+
+    def recovers_from(self, tp: TP, offset: int) -> None:
+        """A changelog is read from this offset, or from its first record behind it."""
         ...
 
     def committable(self) -> Mapping[TP, int]:
@@ -96,6 +120,8 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
             return is_member
 
         coordinator._do_heartbeat = renewing
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._get_actions_per_node = paced(fetcher._get_actions_per_node, FETCH_INTERVAL_S)
 
     async def on_thread_stop(self) -> None:
         """Leave the group, so that its partitions are free at once."""
@@ -135,7 +161,7 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> RecordMap:
-        """Of input topics a Poll, with the positions between which its records stand.
+        """Of each partition a Poll, with the positions between which its records stand.
 
         aiokafka goes on with a poll through a rebalance, and takes records from where the new
         assignment has sought. Nobody waits for those, so they are put back.
@@ -147,17 +173,45 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
                 consumer.seek(tp, found[tp][0].offset)
             return {}
         after, now_s = _positions(consumer), time.time()
-        is_input = self.app.lane.is_input  # type: ignore[attr-defined]
         polls: dict[TP, Any] = {}
         for tp, records in found.items():
             end = after.get(tp) or records[-1].offset + 1
-            is_poll = is_input(tp.topic)
-            polls[tp] = Poll(records, before.get(tp), end, now_s) if is_poll else records
+            polls[tp] = Poll(records, before.get(tp), end, now_s)
         return polls
 
     def assignment_now(self) -> Any:
         """The object that stands for an assignment: each rebalance makes another."""
         return _assignment(self._ensure_consumer())
+
+
+def paced(
+    actions: Callable[[Any], tuple[Any, ...]],
+    interval_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[Any], tuple[Any, ...]]:
+    """aiokafka's choice of what to do next, with fetches of a broker that keep an interval.
+
+    Args:
+        actions: assignment to fetch requests by node, what else is to do, and in how many seconds
+            to choose again, see `Fetcher._get_actions_per_node`.
+        interval_s: between the sending of two requests.
+        clock: monotonic seconds.
+    """
+    next_at: dict[int, float] = {}
+
+    def paced_actions(assignment: Any) -> tuple[Any, ...]:
+        requests, resets, timeout, *others = actions(assignment)
+        now, due = clock(), []
+        for node, request in requests:
+            left = next_at.get(node, 0.0) - now
+            if left > 0:
+                timeout = min(timeout, left)
+            else:
+                next_at[node] = now + interval_s
+                due.append((node, request))
+        return due, resets, timeout, *others
+
+    return paced_actions
 
 
 def _assignment(consumer: aiokafka.AIOKafkaConsumer) -> Any:
@@ -172,7 +226,7 @@ def _positions(consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
 
 
 class LaneConsumer(driver.Consumer):
-    """One message per poll and partition of the input topics; changelogs keep Faust's own path."""
+    """Polls of the input topics go to the lane, and those of a changelog are a message each."""
 
     @property
     def lane(self) -> LaneHooks:
@@ -183,7 +237,13 @@ class LaneConsumer(driver.Consumer):
         return LaneConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetch, and yield per partition of the input topics one message with all its records."""
+        """Fetch, hand the lane its polls, and yield a message for each poll of a changelog.
+
+        Faust's way from here to an agent is a task and two queues for each topic partition of a
+        poll, which small polls cost more than what is done with their records. The message of a
+        changelog has the offset of its last record, which is how far Faust's recovery takes it to
+        be when the message is applied.
+        """
         lane, intake = self.lane, self.lane.intake
         timeout = min(timeout, POLL_WHILE_PAUSED_S if intake.paused else POLL_S)
         if self.flow_active and not self._get_active_partitions():
@@ -194,36 +254,50 @@ class LaneConsumer(driver.Consumer):
         if records is None or self.should_stop:
             return
         thread = cast(LaneConsumerThread, self._thread)
-        others: dict[TP, list[Any]] = {}
         for key, found in records.items():
             # What is not handed on here is fetched again: the new assignment seeks.
             if thread.assignment_now() is not thread.asked_under or not self.flow_active:
                 return
-            tp = ensure_TP(key)
+            tp, poll = ensure_TP(key), cast(Poll, found)
             if not lane.is_input(tp.topic):
-                others[tp] = found
+                if active is None or tp in active or tp in self._buffered_partitions:
+                    yield tp, self._whole(tp, poll)
                 continue
-            poll = intake.within(tp, cast(Poll, found))
+            poll = intake.within(tp, poll)
             if intake.give(tp, poll.records):
                 self.pause_partitions({tp})
-            if not poll.records:
-                continue
-            message: Any = self._to_message(tp, poll.records[-1])
-            message.key, message.value = None, poll
-            yield tp, message
-        for tp, record in self.scheduler.iterate(others):
-            if thread.assignment_now() is not thread.asked_under or not self.flow_active:
-                return
-            if active is None or tp in active or tp in self._buffered_partitions:
-                yield tp, self._to_message(tp, record)
+            if poll.records:
+                lane.accept(tp, poll)
+
+    def _whole(self, tp: TP, poll: Poll) -> Any:
+        message: Any = self._to_message(tp, poll.records[-1])
+        message.key, message.value, message.headers = None, poll, None
+        return message
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
         # Faust hands its own set to the consumer's thread, where an empty one means all: emptied
         # during the poll, it would give records of paused partitions, which then are lost.
         tps = None if active_partitions is None else set(active_partitions)
+        if tps and self._changelog_polls() >= CHANGELOG_POLLS:
+            tps = {tp for tp in tps if self.lane.is_input(tp.topic)}
+            if not tps:
+                await asyncio.sleep(CHANGELOG_WAIT_S)
+                return {}
         thread = cast(LaneConsumerThread, self._thread)
         thread.asked_under = thread.assignment_now()
         return await super()._getmany(tps, timeout)
+
+    def _changelog_polls(self) -> int:
+        tables: Any = self.app.tables
+        waiting: int = tables.changelog_queue.qsize()
+        return waiting
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Seek, and tell the lane from where changelogs are read."""
+        for tp, offset in partitions.items():
+            if not self.lane.is_input(tp.topic):
+                self.lane.recovers_from(tp, offset)
+        await super().seek_wait(partitions)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Resume what is not the lane's: Faust resumes before it seeks to the committed offsets.
@@ -326,8 +400,27 @@ class LaneConsumer(driver.Consumer):
         """Left out: Faust looks at acks, which decide nothing here; `/readyz` sees a standstill."""
 
 
+def send_partitions_side_by_side(producer: aiokafka.AIOKafkaProducer) -> None:
+    """Let a broker have a request of each partition at once.
+
+    aiokafka sends a broker one request at a time, so that the partitions of a worker wait for each
+    other. A partition has one request on its way all the same, which is what its order needs.
+    """
+    producer._sender._in_flight = _NoneBusy()
+
+
+class _NoneBusy(set[int]):
+    """Stands where aiokafka keeps the brokers with a request on its way, and stays empty."""
+
+    def add(self, node: int) -> None:
+        """Leaves it out."""
+
+    def remove(self, node: int) -> None:
+        """It is not there."""
+
+
 class LaneProducer(driver.Producer):
-    """Faust's producer, idempotent where the broker allows it.
+    """Faust's producer, idempotent where the broker allows it, with a request for each partition.
 
     A retry then neither doubles nor reorders records. Where it may double them, the repeats are
     harmless: outputs carry ids, and of rows the last one counts.
@@ -359,6 +452,7 @@ class LaneProducer(driver.Producer):
             await super().on_start()
         finally:
             aiokafka_log.setLevel(level)
+        send_partitions_side_by_side(self._ensure_producer())
 
 
 class LaneTransport(driver.Transport):

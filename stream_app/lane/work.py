@@ -2,14 +2,15 @@
 
 Each partition has a task of its own, which goes decode, merge, read, transition, encode, commit,
 and begins its next batch when this one is committed. So the order of a partition is exact, and
-while one partition waits for acknowledgements another computes.
+while one partition waits for acknowledgements another computes. Batches that wait to be computed
+at the same time are computed together, see turns.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +21,7 @@ from stream_app.events import decode_batch
 from stream_app.health import WorkerHealth
 from stream_app.lane.changelog import Changelog
 from stream_app.lane.commit import AtStep, Committer, Written
-from stream_app.lane.compute import Computed, compute
+from stream_app.lane.compute import Computed, Todo, compute
 from stream_app.lane.erasure import erase, receipt
 from stream_app.lane.intake import Intake
 from stream_app.lane.journal import encode
@@ -28,6 +29,7 @@ from stream_app.lane.merge import Triple
 from stream_app.lane.partition import Batch, Erasure, Partition
 from stream_app.lane.sweep import SLICE_ROWS, Sweep
 from stream_app.lane.table import RowTable
+from stream_app.lane.turns import Turns
 from stream_app.metrics import Metrics
 from stream_app.settings import Settings
 
@@ -71,6 +73,7 @@ class Work:
         self._committer = committer
         self._at_step = at_step
         self._topics = settings.input_topics
+        self._turns = Turns(self._compute, settings.max_batch_events)
         self._busy_s = 0.0
         self.committable: dict[TP, int] = {}
         self.applied_events = 0
@@ -131,7 +134,8 @@ class Work:
                 self._committer.journal(partition.number, encode(batch.entry), partition.fence)
             )
         try:
-            computed = await self._compute(partition, batch)
+            todo = Todo(batch, partition.number, partition.ends, partition.markers)
+            computed = await self._turns.compute(todo, partition.fence)
             if journal is not None:
                 await journal
         except BaseException:
@@ -152,17 +156,12 @@ class Work:
         self.sweeps[partition.number].note(batch.entry.swept_ms)
         computed.count(self._metrics, began_s, acknowledged_s)
 
-    async def _compute(self, partition: Partition, batch: Batch) -> Computed:
-        await asyncio.sleep(0)  # lets the journal's record go out
+    def _compute(self, todos: Sequence[Todo]) -> list[Computed]:
         began = time.monotonic()
-        partition.fence.check()
         computed = compute(
-            batch,
-            partition.number,
-            partition.ends,
+            todos,
             self._topics,
             self._rows,
-            partition.markers,
             self._checkpoint,
             self._metrics,
             self._settings.dead_letter_max_bytes,

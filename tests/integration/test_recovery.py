@@ -169,6 +169,18 @@ def test_a_recovery_that_stands_is_told_and_ends_the_worker(
     assert "Traceback" not in errors
 
 
+def test_a_store_that_cannot_be_written_ends_the_recovery_and_the_worker(
+    settings: Settings, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    overrides = apply(settings, checkpoint, tmp_path, "one")
+    status, _, errors = run_worker(overrides, tmp_path / "two", "full")
+    assert status == 1
+    *_, sentence = errors.strip().splitlines()
+    assert sentence.startswith("StoreError: ")
+    assert "No space left on device" in sentence
+    assert "Traceback" not in errors
+
+
 def run_worker(overrides: dict[str, Any], folder: Path, *broken: str) -> tuple[int, set[str], str]:
     """Exit status, reasons of /readyz and standard error of a worker, see chaos/faults.py."""
     port = free_port()

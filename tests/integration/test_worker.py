@@ -19,7 +19,7 @@ from kafka.admin import KafkaAdminClient
 
 from model.checkpoint import Checkpoint
 from model.events import EventType
-from model.state import unpack
+from model.state import new_rows, pack, unpack
 from stream_app import topics
 from stream_app.demo.processes import WorkerProcess
 from stream_app.lane.journal import read_journal
@@ -31,6 +31,7 @@ from tests.unit.lane_records import broken, record
 from tests.workers import WAIT_S, committed_events, start_worker, wait_until
 
 USERS = 60
+ROWS = 10_000
 
 
 class Feed:
@@ -178,6 +179,43 @@ def test_a_second_worker_takes_over_after_a_kill(
         one.kill()
         two.kill()
     assert_exact(settings, checkpoint, count)
+
+
+@pytest.mark.usefixtures("dead_sessions_end")
+def test_a_standby_that_starts_with_many_polls_to_read_has_every_row(
+    settings: Settings,
+    overrides: dict[str, Any],
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    feed: Feed,
+) -> None:
+    put_rows(settings, pack(new_rows(1, checkpoint.hidden))[0])
+    overrides["standby_replicas"] = 1
+    one = start_worker(overrides, tmp_path, "one")
+    two = WorkerProcess(overrides, tmp_path, "two")
+    try:
+        two.wait_until_ready(WAIT_S)
+        one.kill()
+        count = feed.send(500)
+        wait_until(all_committed(settings, count), two)
+        assert two.stop() == 0
+    finally:
+        one.kill()
+        two.kill()
+    kept = local_rows(tmp_path / "two")
+    assert len(kept) > ROWS
+    assert kept == changelog_rows(settings)
+
+
+def put_rows(settings: Settings, row: bytes) -> None:
+    """Rows of users without events, each in the partition of its user."""
+    producer = KafkaProducer(**settings.kafka_python(), linger_ms=20, batch_size=500_000)
+    for number in range(ROWS):
+        user = b"with-a-row-%d" % number
+        place = partition_for(user, settings.partitions)
+        producer.send(settings.changelog_topic, row, user, partition=place)
+    producer.flush(60)
+    producer.close()
 
 
 def committed_offsets(settings: Settings) -> Mapping[TopicPartition, int]:

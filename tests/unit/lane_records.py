@@ -10,7 +10,7 @@ from model.events import EventType
 from stream_app.events import decode_batch
 from stream_app.lane.fence import Fence
 from stream_app.lane.intake import Poll
-from stream_app.lane.partition import Origin, Partition
+from stream_app.lane.partition import Batch, Origin, Partition
 from stream_app.lane.sender import Receipt, Record
 
 TOPICS = ("clicks", "searches", "purchases")
@@ -83,6 +83,15 @@ def add(
     )
     poll = Poll(list(records), None, records[-1].offset + 1, fetched_s)
     lane.add(event_type, poll, events, rejections)
+
+
+def batch_of(events: int) -> Batch:
+    """A batch of so many clicks."""
+    lane = partition()
+    add(lane, EventType.CLICK, [record(EventType.CLICK, n, n) for n in range(events)])
+    found = lane.next_batch(0.0, 0.0, events)
+    assert isinstance(found, Batch)
+    return found
 
 
 class MemoryRows:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from faust.stores.rocksdb import Store
+from faust.types import TP
 
 from stream_app.lane.table import RowTable, WorkerBudget
 
@@ -28,6 +29,9 @@ class RocksDBStore:
         if partition not in self._open:
             self._open[partition] = self._options.open(self.partition_path(partition))
         return self._open[partition]
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        return Store.persisted_offset(self, tp)  # type: ignore[arg-type]
 
     def flush(self) -> None:
         for db in self._open.values():

@@ -48,7 +48,7 @@ def test_with_all_vectors_the_table_is_that_of_ease() -> None:
 
 def test_few_vectors_keep_what_matters_most() -> None:
     user, category = touches(1, grouped=True)
-    source, target = count_together(user, category, CATEGORIES, size=4).factors(1.0, 0.0)
+    source, target = count_together(user, category, CATEGORIES, size=2).factors(1.0, 0.0)
     table = (source @ target.T)[1:, 1:]
     same = np.zeros((12, 12), dtype=bool)
     same[:6, :6] = same[6:, 6:] = True

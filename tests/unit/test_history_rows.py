@@ -18,7 +18,7 @@ from stream_app import history_rows
 from stream_app.events import Drift
 from stream_app.history import history_of
 from stream_app.history_rows import MadeRows, make_rows
-from stream_app.lane.compute import compute
+from stream_app.lane.compute import Todo, compute
 from stream_app.lane.partition import Batch
 from stream_app.lane.recovered_rows import NOWHERE, position_of
 from stream_app.log_records import log_records
@@ -61,7 +61,8 @@ def live_rows(log: EventLog, checkpoint: Checkpoint) -> tuple[dict[bytes, bytes]
         batch = lane.next_batch(0.0, 1.0, BATCH_EVENTS)
         assert isinstance(batch, Batch)
         assert not batch.refused
-        made = compute(batch, 0, (a, b, c), TOPICS, store, {}, checkpoint, metrics, 900_000)
+        todo = Todo(batch, 0, (a, b, c), {})
+        [made] = compute([todo], TOPICS, store, checkpoint, metrics, 900_000)
         store.write(0, made.results.keys, made.results.rows, 0)
         repeats += int(made.duplicate.sum())
     users = list(store.rows)

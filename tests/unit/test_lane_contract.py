@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from faust.stores.rocksdb import Store
+from mode.utils.objects import cached_property
 from packaging.version import Version
 
 from stream_app.events import RESERVED_KEY
@@ -31,6 +32,7 @@ class Internal(NamedTuple):
 CONSUMER = "faust.transport.consumer:Consumer"
 DRIVER = "faust.transport.drivers.aiokafka"
 COORDINATOR = "aiokafka.consumer.group_coordinator:GroupCoordinator"
+FETCHER = "aiokafka.consumer.fetcher:Fetcher"
 CALL = ("fun", "args", "kwargs")
 FUNCTIONS = [
     Internal(f"{CONSUMER}.getmany", ("timeout",), "transport.py"),
@@ -38,6 +40,10 @@ FUNCTIONS = [
     Internal(f"{CONSUMER}._get_active_partitions", (), "transport.py"),
     Internal(f"{CONSUMER}.perform_seek", (), "transport.py"),
     Internal(f"{CONSUMER}.pause_partitions", ("tps",), "transport.py"),
+    Internal(
+        "faust.transport.consumer:ThreadDelegateConsumer.seek_wait", ("partitions",), "transport.py"
+    ),
+    Internal("mode.utils.queues:FlowControlEvent.is_active", (), "app.py"),
     Internal(f"{CONSUMER}.resume_partitions", ("tps",), "lane.py"),
     Internal(f"{CONSUMER}.commit", ("topics", "start_new_transaction"), "transport.py"),
     Internal(f"{CONSUMER}.maybe_wait_for_commit_to_finish", (), "transport.py"),
@@ -74,6 +80,7 @@ FUNCTIONS = [
     Internal("faust.transport.consumer:ConsumerThread.call_thread", CALL, "transport.py"),
     Internal(f"{COORDINATOR}._do_heartbeat", (), "transport.py"),
     Internal(f"{COORDINATOR}.ensure_coordinator_known", (), "transport.py"),
+    Internal(f"{FETCHER}._get_actions_per_node", ("assignment",), "transport.py"),
     Internal(f"{DRIVER}:server_list", ("urls", "default_port"), "topic_reader.py"),
     Internal(
         f"{DRIVER}:credentials_to_aiokafka_auth", ("credentials", "ssl_context"), "topic_reader.py"
@@ -91,7 +98,6 @@ FUNCTIONS = [
     Internal("faust.stores.rocksdb:Store.persisted_offset", ("tp",), "table.py"),
     Internal("faust.stores.rocksdb:Store.set_persisted_offset", ("tp", "offset"), "table.py"),
     Internal("faust.stores.rocksdb:RocksDBOptions.open", ("path", "read_only"), "table.py"),
-    Internal("faust.streams:Stream.events", (), "lane.py"),
     Internal("mode.worker:Worker._schedule_shutdown", ("signal",), "worker.py"),
     Internal("aiokafka:AIOKafkaProducer.create_batch", (), "sender.py"),
     Internal("aiokafka:AIOKafkaProducer.send_batch", ("batch", "topic", "partition"), "sender.py"),
@@ -161,6 +167,66 @@ def source_of(path: str) -> str:
             "the lane's watch ends a recovery there",
         ),
         (
+            "faust.tables.recovery:Recovery._slurp_changelogs.fun",
+            "offset > seen_offset",
+            "the offset of a poll there is that of its last record",
+        ),
+        (
+            "faust.tables.recovery:Recovery._slurp_changelogs.fun",
+            "len(buf) >= bufsize",
+            "the worker bounds there how many polls wait for the store",
+        ),
+        (
+            "faust.tables.recovery:Recovery._restart_recovery.fun",
+            "recovery_buffer_size == 1",
+            "the worker therefore sets another size",
+        ),
+        (
+            "faust.tables.recovery:Recovery.flush_buffers",
+            "table.apply_changelog_batch(buffer)",
+            "what waits is written there before a recovery or an assignment ends",
+        ),
+        (
+            "faust.tables.recovery:Recovery._seek_offsets",
+            "offset = offsets[tp]",
+            "the lane's table passes over the record that comes again",
+        ),
+        (
+            "faust.tables.manager:TableManager.changelog_queue.fget",
+            "clear_on_resume=True",
+            "the app keeps it from being emptied while the flow goes on",
+        ),
+        (
+            "faust.app.base:App._on_partitions_revoked",
+            "self.flow_control.clear",
+            "polls that wait under an assignment that ends are dropped there",
+        ),
+        (
+            "mode.utils.queues:FlowControlEvent.resume",
+            "self.clear()",
+            "the app calls it only when the flow is suspended",
+        ),
+        (
+            "faust.transport.consumer:Consumer._drain_messages",
+            "callback(message), self.suspend_flow.wait()",
+            "a poll that waits for the flow when its assignment ends is dropped there",
+        ),
+        (
+            "faust.tables.recovery:Recovery._slurp_changelogs.fun",
+            "except Exception as ex",
+            "the lane's table ends the worker itself, as an error goes no further there",
+        ),
+        (
+            "faust.tables.recovery:Recovery._build_offsets",
+            "offset - 1",
+            "the lane's table knows by that where the first poll may begin",
+        ),
+        (
+            "faust.tables.base:Collection._new_changelog_topic",
+            "schema=self.schema",
+            "the schema of the table hands whole polls of its changelog on",
+        ),
+        (
             "faust.tables.recovery:Recovery.active_remaining",
             "highwater - offsets[tp]",
             "the lane's watch sets these offsets to the highwater",
@@ -197,6 +263,19 @@ def source_of(path: str) -> str:
             "self.generation > 0",
             "the lane sets the generation for that",
         ),
+        (
+            f"{FETCHER}._fetch_requests_routine",
+            ") = self._get_actions_per_node(assignment)",
+            "the lane paces the fetches there",
+        ),
+        (
+            f"{FETCHER}._get_actions_per_node",
+            """(
+            fetch_requests,
+            awaiting_reset,
+            backoff,""",
+            "the lane leaves fetches out of the first, and shortens the third",
+        ),
         (f"{CONSUMER}.perform_seek", "_committed_offset", "the lane reads where it begins there"),
         (
             "faust.stores.rocksdb:Store.set_persisted_offset",
@@ -219,7 +298,16 @@ def test_attributes_that_are_set_from_outside_exist() -> None:
     assert "self._position = " in state
     assert "_fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.__init__)
     assert "max_batch_size" in inspect.signature(AIOKafkaProducer.__init__).parameters
-    for name in ("_committed_offset", "_buffered_partitions", "scheduler", "flow_active"):
+    for name in ("_committed_offset", "_buffered_partitions", "flow_active"):
         assert f"self.{name}" in inspect.getsource(inspect.getmodule(LaneConsumer.__mro__[3])), name
     assert isinstance(find("faust.tables.manager:TableManager").changelog_queue, property)
+    assert isinstance(find("faust.app.base:App").flow_control, cached_property)
+    sizes = {"recovery_buffer_size", "standby_buffer_size"}
+    assert (
+        sizes <= inspect.signature(find("faust.tables.base:Collection").__init__).parameters.keys()
+    )
     assert "_producer" in inspect.getsource(LaneProducer.__mro__[1])
+    sender = inspect.getsource(find("aiokafka.producer.sender:Sender"))
+    assert "ignore_nodes=self._in_flight" in sender
+    assert "self._in_flight.add(node_id)" in sender
+    assert "self._in_flight.remove(node_id)" in sender

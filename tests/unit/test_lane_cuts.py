@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from model.checkpoint import Checkpoint
 from model.events import EventType
 from model.state import unpack
-from stream_app.lane.compute import Computed, compute
+from stream_app.lane.compute import Computed, Todo, compute
 from stream_app.lane.partition import Batch
 from stream_app.metrics import Metrics
 from tests.checkpoints import tiny_checkpoint
@@ -60,9 +62,8 @@ class Run:
         self._metrics = Metrics(CollectorRegistry())
 
     def apply(self, batch: Batch, ends: tuple[int, int, int]) -> Computed:
-        computed = compute(
-            batch, 0, ends, TOPICS, self.store, {}, self._checkpoint, self._metrics, 900_000
-        )
+        todo = Todo(batch, 0, ends, {})
+        [computed] = compute([todo], TOPICS, self.store, self._checkpoint, self._metrics, 900_000)
         results = computed.results
         for _, value in [*results.drift, *results.recommendations]:
             self.outputs[json.loads(value)["id"]] = value
@@ -95,6 +96,20 @@ def run(
     return out
 
 
+def assert_equal(one: MemoryRows, other: MemoryRows, checkpoint: Checkpoint) -> None:
+    """The rows are the same, hidden states within what float16 may differ by."""
+    assert one.rows.keys() == other.rows.keys()
+    users = sorted(other.rows)
+    left = unpack([other.rows[user] for user in users], checkpoint.hidden)
+    right = unpack([one.rows[user] for user in users], checkpoint.hidden)
+    for name in left.dtype.names or ():
+        if name in HIDDEN_FIELDS:
+            gap = np.abs(left[name].astype(np.float64) - right[name].astype(np.float64))
+            assert (gap < HIDDEN_TOLERANCE).all()
+        else:
+            assert np.array_equal(left[name], right[name]), name
+
+
 @given(st.integers(0, 2), st.integers(0, 10_000))
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -106,16 +121,7 @@ def test_rows_and_outputs_do_not_depend_on_the_cuts(
     whole = run(log, checkpoint, None)
     cut = run(log, checkpoint, np.random.default_rng(cut_seed))
 
-    assert cut.store.rows.keys() == whole.store.rows.keys()
-    users = sorted(whole.store.rows)
-    left = unpack([whole.store.rows[user] for user in users], checkpoint.hidden)
-    right = unpack([cut.store.rows[user] for user in users], checkpoint.hidden)
-    for name in left.dtype.names or ():
-        if name in HIDDEN_FIELDS:
-            gap = np.abs(left[name].astype(np.float64) - right[name].astype(np.float64))
-            assert gap.max() < HIDDEN_TOLERANCE
-        else:
-            assert np.array_equal(left[name], right[name]), name
+    assert_equal(cut.store, whole.store, checkpoint)
     assert cut.outputs.keys() == whole.outputs.keys()
     assert cut.dead_letters == whole.dead_letters
     assert cut.duplicates == whole.duplicates > 0
@@ -134,3 +140,74 @@ def test_a_log_applied_again_changes_nothing_but_sends_nothing_new(checkpoint: C
     assert computed.duplicate.all()
     assert out.store.rows == rows
     assert out.outputs == outputs
+
+
+class Stores:
+    """A store per partition: the same users in each, as no worker has them."""
+
+    def __init__(self, partitions: int) -> None:
+        self.of = [MemoryRows() for _ in range(partitions)]
+
+    def read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        return self.of[partition].read(partition, keys)
+
+    def write(
+        self,
+        partition: int,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        changelog_offset: int,
+    ) -> None:
+        self.of[partition].write(partition, keys, rows, changelog_offset)
+
+
+def test_batches_computed_together_give_what_each_gives_alone(checkpoint: Checkpoint) -> None:
+    """One partition has other epochs, and one batch no event at all."""
+    partitions = 4
+    lanes = [partition() for _ in range(partitions)]
+    for number, lane in enumerate(lanes):
+        lane.epochs = (7, 7, 7) if number == 2 else (1, 2, 3)
+        log = make_log(number)
+        if number == 3:
+            log = [[broken(EventType.CLICK, offset) for offset in range(40)], [], []]
+        a, b, c = map(len, log)
+        lane.note_ends([a, b, c])
+        for topic in EventType:
+            if log[topic]:
+                add(lane, topic, log[topic])
+    metrics = Metrics(CollectorRegistry())
+    together, alone = Stores(partitions), Stores(partitions)
+    seen = Counter[str]()
+    for limit in (1, 40, 7, 200, 25):
+        todos = []
+        for number, lane in enumerate(lanes):
+            batch = lane.next_batch(0.0, 0.0, limit)
+            if isinstance(batch, Batch):
+                todos.append(Todo(batch, number, lane.ends, {}))
+        found = compute(todos, TOPICS, together, checkpoint, metrics, 900_000)
+        assert [one.batch for one in found] == [todo.batch for todo in todos]
+        for todo, one in zip(todos, found, strict=True):
+            [by_itself] = compute([todo], TOPICS, alone, checkpoint, metrics, 900_000)
+            left, right = one.results, by_itself.results
+            assert left.keys == right.keys
+            assert left.dead_letters == right.dead_letters
+            assert left.ends == right.ends
+            assert ids(left.drift) == ids(right.drift)
+            assert ids(left.recommendations) == ids(right.recommendations)
+            assert np.array_equal(one.duplicate, by_itself.duplicate)
+            assert one.triggers == by_itself.triggers
+            together.write(todo.partition, left.keys, left.rows, 0)
+            alone.write(todo.partition, right.keys, right.rows, 0)
+            seen["drift"] += len(left.drift)
+            seen["recommendations"] += len(left.recommendations)
+            seen["duplicates"] += int(one.duplicate.sum())
+            seen["letters"] += len(left.dead_letters)
+    for one_store, other in zip(together.of, alone.of, strict=True):
+        assert_equal(one_store, other, checkpoint)
+    assert min(seen[name] for name in ("recommendations", "duplicates", "letters")) > 0
+
+
+def ids(messages: Sequence[tuple[bytes, bytes | None]]) -> list[tuple[bytes, str, str]]:
+    """Key, id and user of each message, in order."""
+    read = [(key, json.loads(value)) for key, value in messages if value is not None]
+    return [(key, one["id"], one["user_id"]) for key, one in read]

@@ -4,6 +4,7 @@ python -m tests.failures.chaos.faults kill "after changelog" 3   dies there at t
 python -m tests.failures.chaos.faults stop "before store" 3      stops itself there (SIGSTOP)
 python -m tests.failures.chaos.faults refuse TOPIC               TOPIC refuses writes
 python -m tests.failures.chaos.faults stall                      the changelog is never fetched
+python -m tests.failures.chaos.faults full                       the store cannot be written
 
 With --with-parent as the last argument it ends in order when standard input ends.
 """
@@ -16,16 +17,19 @@ import sys
 import threading
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 from aiokafka.errors import TopicAuthorizationFailedError
 from faust.types import TP
 
 from stream_app import worker
 from stream_app.cli import end_with_input
+from stream_app.data_folder import store_error
 from stream_app.health import WorkerHealth
 from stream_app.lane import recovery
 from stream_app.lane.commit import AtStep
 from stream_app.lane.sender import Receipt, Record, Sender, refused
+from stream_app.lane.table import RowTable
 from stream_app.lane.transport import LaneConsumer
 from stream_app.settings import Settings
 from stream_app.worker import run
@@ -78,10 +82,22 @@ def stall() -> int:
     return worker.run(settings)
 
 
+def full() -> int:
+    """Run a worker whose disk is full."""
+
+    def write(_rows: RowTable, partition: int, *_arguments: object, **_options: object) -> None:
+        raise store_error(Path(f"{partition}.db"), OSError("No space left on device"))
+
+    RowTable.write = RowTable.write_again = write  # type: ignore[assignment, method-assign]
+    return worker.run(Settings())
+
+
 def main(fault: str, *arguments: str) -> int:
     """Run a worker with the fault; the exit code."""
     if fault == "stall":
         return stall()
+    if fault == "full":
+        return full()
     if arguments[-1] == "--with-parent":
         threading.Thread(target=end_with_input, daemon=True).start()
     if fault == "refuse":
