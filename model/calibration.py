@@ -7,6 +7,7 @@ session look like a change and flatter the figure.)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -15,17 +16,22 @@ from model import drift
 from model.checkpoint import Checkpoint, DriftSettings
 from model.events import EventBatch
 from model.interests import Fields
+from model.learning import Progress
 from model.state import StateBatch, new_rows
 from model.transition import schedule, step_interests, step_recent
 
 DAY_MS = 86_400_000
-MAX_STEPS = 200_000
-MAX_COPIES = 20
-BISECTIONS = 9
+MAX_STEPS = 400_000
+"""Of all copies together."""
+MAX_COPIES = 100
+BISECTIONS = 10
 BOOTSTRAPS = 200
+SHUFFLE_ERRORS = 2.0
+"""Standard errors that are added to the number of alarms: the lowest threshold that will do is also
+the luckiest in its shuffles."""
 LOWER_SHARE = 0.8
 """Of the wanted run length: where the lower end of its interval lies, at least."""
-THRESHOLDS = (0.5, 12.0)
+THRESHOLDS = (-2.0, 14.0)
 
 
 @dataclass(frozen=True)
@@ -56,40 +62,65 @@ class Alarms:
         return np.bincount(self.user, minlength=len(self.tested))
 
 
-def run_test(
-    steps: EventBatch, checkpoint: Checkpoint, threshold: float, with_rows: bool = False
-) -> Alarms:
-    """The drift test alone over steps in order, with the transition's own counts and units."""
+@dataclass(frozen=True)
+class Round:
+    """One step of some users, applied; what is due for a test.
+
+    fields   the rows of all users
+    user     users of the round
+    due      of these, the users whose event has ended and holds a new unit
+    step     index of their step, time_s its time
+    """
+
+    fields: Fields
+    user: np.ndarray
+    due: np.ndarray
+    step: np.ndarray
+    time_s: np.ndarray
+
+
+def rounds(steps: EventBatch, checkpoint: Checkpoint) -> Iterator[Round]:
+    """Counts and units of the transition, without hidden states, over steps in order."""
     users = int(steps.user.max()) + 1 if len(steps) else 0
     rows = new_rows(users, checkpoint.hidden)
     row_fields = {name: rows[name].copy() for name in rows.dtype.names or ()}
     plan = schedule(row_fields, steps)
     steps = steps.take(plan.order)
     pending = np.zeros(users, dtype=bool)
-    found: list[tuple[np.ndarray, ...]] = []
-    tested = np.zeros(users, np.int64)
     for index in plan.rounds:
         user, time_s = steps.user[index], plan.clock_ms[index] // 1000
-        slot = step_interests(
-            row_fields, steps, index, time_s, plan.gap_s[index], pending, checkpoint
-        )
+        gap_s = plan.gap_s[index]
+        slot = step_interests(row_fields, steps, index, time_s, gap_s, pending, checkpoint)
         step_recent(row_fields, steps, index, time_s, slot)
         row_fields["last_time_ms"][user] = plan.clock_ms[index]
-        tested[user] += drift.is_ready(row_fields, user)
         due = np.flatnonzero(pending[user] & steps.last_line[index])
         pending[user[due]] = False
-        alarmed, value = drift.check(row_fields, user[due], threshold)
-        rows = user[due[alarmed]]
-        snapshot = _snapshot(row_fields, rows if with_rows else rows[:0], checkpoint.hidden)
-        found.append((plan.order[index.start + due[alarmed]], rows, value[alarmed], snapshot))
-        drift.restart(row_fields, rows, time_s[due[alarmed]])
-    if not found:
-        none = np.zeros(0, np.int64)
-        return Alarms(none, none, np.zeros(0), tested, new_rows(0, checkpoint.hidden))
-    step, user, statistic, kept = (np.concatenate(column) for column in zip(*found, strict=True))
+        yield Round(row_fields, user, user[due], plan.order[index.start + due], time_s[due])
+
+
+def run_test(
+    steps: EventBatch,
+    checkpoint: Checkpoint,
+    with_rows: bool = False,
+    statistic: drift.Statistic = drift.score,
+) -> Alarms:
+    """The drift test alone over steps in order, with the transition's own counts and units."""
+    users = int(steps.user.max()) + 1 if len(steps) else 0
+    found: list[tuple[np.ndarray, ...]] = []
+    tested = np.zeros(users, np.int64)
+    for at in rounds(steps, checkpoint):
+        tested[at.user] += drift.is_ready(at.fields, at.user)
+        alarmed, value = drift.check(at.fields, at.due, checkpoint, statistic)
+        user = at.due[alarmed]
+        kept = _snapshot(at.fields, user if with_rows else user[:0], checkpoint.hidden)
+        found.append((at.step[alarmed], user, value[alarmed], kept))
+        drift.restart(at.fields, user, at.time_s[alarmed])
+    none = np.zeros(0, np.int64)
+    found = found or [(none, none, np.zeros(0), new_rows(0, checkpoint.hidden))]
+    step, user, values, rows = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(step, kind="stable")
     return Alarms(
-        step[order], user[order], statistic[order], tested, kept[order] if with_rows else None
+        step[order], user[order], values[order], tested, rows[order] if with_rows else None
     )
 
 
@@ -160,38 +191,52 @@ def calibrate(
     average_run_length: float | None = 1000.0,
     seed: int = 0,
     false_alarms: float | None = None,
+    statistic: drift.Statistic = drift.score,
+    progress: Progress | None = None,
+    max_steps: int = MAX_STEPS,
 ) -> DriftSettings:
     """The lowest threshold with the wanted rate of false alarms on shuffled whole sessions.
 
+    max_steps           of all shuffled copies together: more give a surer threshold
     average_run_length  mean number of tested steps between false alarms, at least; 80 % of it for
                         the lower end of the 95 % interval over users
     false_alarms        instead of it: alarms per 1,000 users and 30 days, at most
     """
-    sample = _sample(steps, seed)
+    sample = _sample(steps, max_steps, seed)
     users = int(sample.user.max()) + 1 if len(sample) else 0
-    copies = int(np.clip(MAX_STEPS // max(len(sample), 1), 1, MAX_COPIES))
+    copies = int(np.clip(max_steps // max(len(sample), 1), 1, MAX_COPIES))
     days = observed_days(sample) * copies
     sample = sample.take(np.bincount(sample.user, minlength=users)[sample.user] >= drift.MIN_STEPS)
     if len(sample) == 0:
         return checkpoint.drift
     shuffled = shuffled_copies(sample, copies, seed)
 
+    def test(threshold: float) -> Alarms:
+        tried = replace(checkpoint, drift=replace(checkpoint.drift, threshold=threshold))
+        return run_test(shuffled, tried, statistic=statistic)
+
     def is_quiet(found: Alarms) -> bool:
         if false_alarms is not None:
             return len(found.step) / max(days, 1.0) * 30_000 <= false_alarms
         wanted = average_run_length or 0.0
         low, _ = run_length_interval(found.per_user(), found.tested, copies_of(found, copies))
-        return found.run_length >= wanted and low >= LOWER_SHARE * wanted
+        count = len(found.step)
+        most = max(count + SHUFFLE_ERRORS * count**0.5, 1.0)
+        return found.tested.sum() / most >= wanted and low >= LOWER_SHARE * wanted
 
     low, high = THRESHOLDS
-    for _ in range(BISECTIONS):
+    for number in range(BISECTIONS):
+        if progress is not None:
+            progress("calibrating", number, BISECTIONS)
         middle = (low + high) / 2
-        if is_quiet(run_test(shuffled, checkpoint, middle)):
+        if is_quiet(test(middle)):
             high = middle
         else:
             low = middle
+    if progress is not None:
+        progress("calibrating", BISECTIONS, BISECTIONS)
     threshold = round(high, 3)
-    found = run_test(shuffled, checkpoint, threshold)
+    found = test(threshold)
     tested = float(found.tested.sum())
     if tested < (average_run_length or 0.0):  # too short a log to say anything
         return checkpoint.drift
@@ -211,12 +256,12 @@ def copies_of(found: Alarms, copies: int) -> int:
     return max(len(found.tested) // copies, 1)
 
 
-def _sample(steps: EventBatch, seed: int) -> EventBatch:
-    """All steps of as many users, drawn at random, as fit into ``MAX_STEPS``."""
+def _sample(steps: EventBatch, most: int, seed: int) -> EventBatch:
+    """All steps of as many users, drawn at random, as fit into ``most``."""
     count = np.bincount(steps.user)
     drawn = np.random.default_rng(seed).permutation(len(count))
     kept = np.zeros(len(count), dtype=bool)
-    kept[drawn[np.cumsum(count[drawn]) <= MAX_STEPS]] = True
+    kept[drawn[np.cumsum(count[drawn]) <= most]] = True
     return steps.take(np.flatnonzero(kept[steps.user]))
 
 

@@ -24,6 +24,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from model.errors import CheckpointError, StateError
+from model.grouping import GROUPS
 from model.interest_lstm import InterestLSTM, NetworkSize
 from model.state import MAX_ROW_BYTES, RATES, row_dtype
 from model.vocabulary import Vocabulary
@@ -86,6 +87,7 @@ class Statistics:
     """Frozen counts of the training log (I items, C categories, K neighbours, T top items).
 
     item_category       (I,) int64     category of an item, 0 = unknown
+    category_group      (C,) int64     group of a category, for the drift test; see grouping.py
     item_log_popularity (I,) float32   log of the item's share of all steps, smoothed
     neighbour_item      (I, K) int64   items that followed the item, best first, 0 = none
     neighbour_weight    (I, K) float32 their shares of what followed, recency-weighted
@@ -97,6 +99,7 @@ class Statistics:
     """
 
     item_category: np.ndarray
+    category_group: np.ndarray
     item_log_popularity: np.ndarray
     neighbour_item: np.ndarray
     neighbour_weight: np.ndarray
@@ -155,6 +158,11 @@ def renamed(checkpoint: Checkpoint) -> Checkpoint:
     return replace(
         checkpoint, version=_digest(checkpoint)[:12], number=int(_row_digest(checkpoint)[:8], 16)
     )
+
+
+def with_drift(checkpoint: Checkpoint, drift: DriftSettings) -> Checkpoint:
+    """The checkpoint with another setting of the drift test; its rows stay valid."""
+    return renamed(replace(checkpoint, drift=drift))
 
 
 def save(checkpoint: Checkpoint, directory: Path | str, card: str) -> None:
@@ -330,6 +338,7 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
     tops = s.trending_item.shape
     expected: dict[str, tuple[tuple[int, ...], str, int | None]] = {
         "item_category": ((items,), "int64", categories),
+        "category_group": ((categories,), "int64", GROUPS),
         "item_log_popularity": ((items,), "float32", None),
         "neighbour_item": ((items, *neighbours), "int64", items),
         "neighbour_weight": ((items, *neighbours), "float32", None),

@@ -9,6 +9,7 @@ import numpy as np
 
 from model.checkpoint import TEMPERATURES, Statistics
 from model.events import EventBatch
+from model.grouping import category_groups
 from model.vocabulary import Vocabulary
 
 NEIGHBOURS = 20
@@ -41,6 +42,7 @@ def count_statistics(
     neighbour_item, neighbour_weight = count_neighbours(named, items, horizon_s)
     return Statistics(
         item_category=item_category,
+        category_group=category_groups(steps.user, steps.category, categories),
         item_log_popularity=np.log(count / count.sum()).astype(np.float32),
         neighbour_item=neighbour_item,
         neighbour_weight=neighbour_weight,

@@ -1,22 +1,30 @@
-"""Has the interest changed? A two-sample test of a user's last units against their history.
+"""Has the interest changed? A test of a user's last units against their history.
 
 A *unit* is the first event of a category within a session (a gap of 30 minutes ends one), so that
-a burst is not evidence twice. For W in 8, 16, 24 with window counts w, earlier counts h per
-category and n = sum h:
+a burst is not evidence twice. For W in 8, 16, 24 with window counts w, earlier counts h and
+n = sum h, over categories and over groups of categories (grouping.py):
 
     z_W = [(sum w^2 - W)/(W(W-1)) + (sum h^2 - n)/(n(n-1)) - 2 sum(w h)/(W n)]
           / sqrt(2 q/(W(W-1)) + 4 q/(W n)),    q = sum (w+h)^2 / (n+W)^2
 
 an unbiased estimate of the squared distance of both distributions over its standard deviation
-under no change. Everything here is exact integer or float64 arithmetic per row.
+under no change, were units drawn one by one. They are not: a session holds related categories and
+none of them twice. So the statistic also reads how often units of different sessions agree, how
+many sessions the window has and how long the history is, and is the log-odds of a change that a
+logistic regression gives (``drift_weights``, learned from planted changes). Groups say that similar
+categories are no change. Counts are exact, and sums are float64 in an order that is the row's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from model.checkpoint import Checkpoint
+from model.drift_weights import INTERCEPT, WEIGHTS
+from model.grouping import GROUPS
 from model.interests import Fields
 from model.state import NO_SLOT, RECENT, SLOTS, UNIT_FLAG, UNITS, StateBatch
 
@@ -26,6 +34,9 @@ MIN_STEPS = 20
 MIN_UNITS = 10
 RESTART_STEPS = 10
 VARIANCE_FLOOR = 1e-4
+PER_WINDOW = 7
+FEATURES = 3 * PER_WINDOW + 5
+"""Features of each window, and of all."""
 LISTED_CATEGORIES = 5
 LISTED_EVIDENCE = 5
 OFFSET_BITS = 0xFFFFFFFF
@@ -57,45 +68,129 @@ def add_units(
     fields["slot_units"][user, slot] += 1
 
 
-def window_slots(unit_slot: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Slots of the last 24 units, newest first, -1 where there are fewer: (B, 24)."""
-    back = np.arange(UNITS)
-    position = (units.astype(np.int64)[:, None] - 1 - back) % UNITS
-    slots = np.take_along_axis(unit_slot, position, 1).astype(np.int64) % SLOTS
-    return np.where(back < units[:, None], slots, -1)
+@dataclass(frozen=True)
+class Window:
+    """The last units of B rows, newest first, beside everything since the restart.
 
-
-def statistic(slot_units: np.ndarray, unit_slot: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """z_W for each window, -inf where the history is too short: (B, 3) float64.
-
-    slot_units (B, 64) units per slot, window included; unit_slot (B, 24) the ring; units (B,).
+    slots    (B, 24) int8 slot of each unit, -1 where there are fewer
+    session  (B, 24) int8 number of the unit's session, counted back from the newest
+    total    (B, 64) units of each slot, the window's included
+    group    (B, 64) group of the slot's category
     """
-    total = slot_units.astype(np.float64)  # w + h
-    slots = window_slots(unit_slot, units)  # (B, 24)
-    window = np.array(WINDOWS)
-    n = total.sum(1)[:, None] - window  # (B, 3)
-    enough = (units[:, None] >= window) & (n >= np.maximum(5, window / 2))
-    total_at = np.take_along_axis(total, np.maximum(slots, 0), 1)  # (B, 24)
-    wt = np.cumsum(total_at, 1)[:, window - 1]  # sum w (w + h)
-    ww = window + 2.0 * _equal_pairs(slots)[:, window - 1]  # sum w^2
-    squares = (total * total).sum(1)[:, None]
-    z = _standardised(ww, wt, squares, np.where(enough, n, 2.0), window.astype(np.float64))
-    return np.where(enough, z, -np.inf)
+
+    slots: np.ndarray
+    session: np.ndarray
+    total: np.ndarray
+    group: np.ndarray
 
 
-def _equal_pairs(slots: np.ndarray) -> np.ndarray:
-    """Pairs of equal slots among the first 1, 2, ... of each row: (B, 24)."""
-    column = np.ascontiguousarray(slots.T.astype(np.int8))  # (24, B): sums run along B
-    same = column[:, None] == column[None, :]  # (24, 24, B)
-    same &= _OLDER[:, :, None]
-    return np.cumsum(same.view(np.uint8).sum(0, dtype=np.uint8), 0, dtype=np.int64).T
+def window_of(fields: Mapping[str, np.ndarray], rows: np.ndarray, groups: np.ndarray) -> Window:
+    """The windows of the rows at ``rows`` (B,); groups (C,) is the group of each category."""
+    units = fields["units"][rows].astype(np.int64)[:, None]
+    back = np.arange(UNITS)
+    position = (units - 1 - back) % UNITS + rows[:, None] * UNITS  # (B, 24)
+    held = back < units
+    code = fields["unit_slot"].reshape(-1)[position]
+    time_s = fields["unit_time_s"].reshape(-1)[position]
+    session = np.zeros(code.shape, np.int8)
+    session[:, 1:] = (time_s[:, :-1] - time_s[:, 1:] > SESSION_GAP_S) & held[:, 1:]
+    return Window(
+        slots=np.where(held, code % SLOTS, -1).astype(np.int8),
+        session=np.cumsum(session, 1, dtype=np.int8),
+        total=fields["slot_units"][rows].astype(np.float64),
+        group=groups[fields["slot_category"][rows]],
+    )
+
+
+def features(seen: Window) -> np.ndarray:
+    """What the statistic weighs, (B, 26) float64; zero where a window is absent.
+
+    Of each window W in 8, 16, 24, which is absent where fewer than W - 1 units are held or the
+    history is shorter than W/2 and 5:
+
+    0, 1   a third of z_W of categories and of groups
+    2, 3   roots of the share of equal categories among pairs of two sessions of the window,
+           and among pairs of window and history
+    4, 5   the same of groups
+    6      log(1 + sessions of the window)
+
+    then a third of log(1 + units) and of log(1 + categories held), and which windows are absent.
+    """
+    slots, total = seen.slots, seen.total
+    size, rows = len(slots), np.arange(len(slots))[:, None]
+    held = slots >= 0
+    at = np.where(held, slots, 0) + rows * SLOTS
+    place = seen.group + rows * GROUPS
+    of_group = np.bincount(place.ravel(), total.ravel(), size * GROUPS)  # (B * 64,)
+    keys = np.empty((3, UNITS, size), np.int8)  # slot, group and session, (3, 24, B)
+    group = seen.group.reshape(-1)[at]
+    keys[0], keys[1], keys[2] = slots.T, group.T, seen.session.T
+    counts = np.empty((2, UNITS, size))  # of the unit's slot and group, (2, 24, B)
+    counts[0] = total.reshape(-1)[at].T
+    counts[1] = of_group[group + rows * GROUPS].T
+    units = held.sum(1)
+    if units.min(initial=UNITS) < UNITS:
+        counts *= held.T
+        np.copyto(keys, _NO_KEY, where=~held.T)
+    pairs = pair_counts(keys)  # (4, 3, B)
+    wt = np.cumsum(counts.reshape(2, len(WINDOWS), -1, size).sum(2), 1)  # (2, 3, B)
+    squares = np.stack((np.square(total).sum(1), np.square(of_group).reshape(size, -1).sum(1)))
+
+    sums = total.sum(1)
+    count = np.minimum(units, _SIZES)  # (3, B)
+    there = (count >= _SIZES - 1) & (sums - count >= _LEAST)
+    window = np.where(there, count, 2.0)
+    n = np.where(there, sums - count, 2.0)
+    ww = window + 2.0 * pairs[:2]  # (2, 3, B)
+    same = 2.0 * pairs[:2]
+    same[1] -= 2.0 * pairs[3]
+    across = window * (window - 1) - 2 * pairs[2]
+    found = np.zeros((size, FEATURES))
+    by_window = found[:, :-5].reshape(size, len(WINDOWS), PER_WINDOW)
+    by_window[:, :, :2] = (standardised(ww, wt, squares[:, None], n, window) / 3).T
+    shares = np.sqrt(np.maximum(same, 0) / np.maximum(across, 1)) * (across > 0)
+    by_window[:, :, 2:6:2] = shares.T
+    by_window[:, :, 3:6:2] = np.sqrt(np.maximum(wt - ww, 0) / (window * n)).T
+    by_window[:, :, 6] = np.log1p(seen.session[:, _SIZES[:, 0] - 1] + 1.0)
+    by_window *= there.T[:, :, None]
+    found[:, -5] = np.log1p(sums) / 3
+    found[:, -4] = np.log1p(np.count_nonzero(total, 1)) / 3
+    found[:, -3:] = ~there.T
+    return found
+
+
+_SIZES = np.array(WINDOWS)[:, None]
+_LEAST = np.maximum(5, _SIZES / 2)
+"""Units that the history before each window holds at least."""
+_NO_KEY = -1 - np.arange(UNITS, dtype=np.int8)[:, None]
+"""Of places without a unit: equal to no other key."""
+
+
+def pair_counts(keys: np.ndarray) -> np.ndarray:
+    """Pairs within the first 8, 16, 24 units: of equal key, and of equal last two, (K + 1, 3, B).
+
+    keys (K, 24, B) int8
+    """
+    kinds, _, size = keys.shape
+    same = np.empty((kinds + 1, UNITS, UNITS, size), bool)
+    np.equal(keys[:, :, None], keys[:, None], out=same[:-1])
+    same[:-1] &= _OLDER[:, :, None]
+    np.logical_and(same[-3], same[-2], out=same[-1])
+    newer = same.view(np.uint8).sum(1, dtype=np.uint8)  # (K + 1, 24, B)
+    blocks = newer.reshape(kinds + 1, len(WINDOWS), -1, size).sum(2, dtype=np.uint8)
+    return np.cumsum(blocks, 1, dtype=np.int64)
 
 
 _OLDER = np.triu(np.ones((UNITS, UNITS), dtype=bool), 1)
 """True where the first of two units stands before the second."""
 
 
-def _standardised(
+def score(seen: Window) -> np.ndarray:
+    """The statistic: log-odds of a change against none, where both are as likely, (B,) float64."""
+    return np.asarray((features(seen) * WEIGHTS).sum(1) + INTERCEPT)
+
+
+def standardised(
     ww: np.ndarray, wt: np.ndarray, squares: np.ndarray, n: np.ndarray, window: float | np.ndarray
 ) -> np.ndarray:
     """z from sum w^2, sum w(w+h), sum (w+h)^2, n and W."""
@@ -114,16 +209,19 @@ def is_ready(fields: Fields, user: np.ndarray) -> np.ndarray:
     return np.asarray(ready)
 
 
-def check(fields: Fields, user: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """(alarm, max z) of B rows, each (B,); -inf before 20 steps and 10 units."""
+Statistic = Callable[[Window], np.ndarray]
+
+
+def check(
+    fields: Fields, user: np.ndarray, checkpoint: Checkpoint, statistic: Statistic = score
+) -> tuple[np.ndarray, np.ndarray]:
+    """(alarm, statistic) of B rows, each (B,); -inf before 20 steps and 10 units."""
     ready = is_ready(fields, user)
     best = np.full(len(user), -np.inf)
     rows = user[ready]
     if len(rows):
-        best[ready] = statistic(
-            fields["slot_units"][rows], fields["unit_slot"][rows], fields["units"][rows]
-        ).max(1)
-    return best >= threshold, best
+        best[ready] = statistic(window_of(fields, rows, checkpoint.statistics.category_group))
+    return best >= checkpoint.drift.threshold, best
 
 
 def restart(fields: Fields, user: np.ndarray, time_s: np.ndarray) -> None:
@@ -155,7 +253,7 @@ def restart(fields: Fields, user: np.ndarray, time_s: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """What one alarm says: from what to what, how strong, since when, by which units.
+    """What one alarm says: from what to what, how strong, how sure, since when, by which units.
 
     before, after  (category index, share) pairs, largest share first
     strength       total-variation distance of both distributions, 0 to 1
@@ -170,47 +268,63 @@ class Change:
     since_s: int
     evidence: list[int]
 
+    @property
+    def confidence(self) -> float:
+        """Probability of a change, where change and none are as likely beforehand, 0 to 1."""
+        return float(1 / (1 + np.exp(-np.clip(self.statistic, -700, 700))))
 
-def describe(row: np.void) -> Change:
+
+def describe(row: np.void, checkpoint: Checkpoint) -> Change:
     """The change that the test sees in a row (as it was when the alarm was raised)."""
-    units = np.array([row["units"]])
-    z = statistic(row["slot_units"][None], row["unit_slot"][None], units)[0]
-    window = WINDOWS[int(z.argmax())]
-    slots = window_slots(row["unit_slot"][None], units)[0, :window]
-    total = row["slot_units"].astype(np.float64)
+    fields = {name: row[name][None] for name in ("units", "slot_units", "unit_slot")}
+    fields |= {name: row[name][None] for name in ("unit_time_s", "slot_category")}
+    seen = window_of(fields, np.zeros(1, np.int64), checkpoint.statistics.category_group)
+    statistic = float(score(seen)[0])
+    window = _clearest_window(seen)
+    units = int(row["units"])
+    slots = seen.slots[0, :window]
+    total = seen.total[0]
     w = np.bincount(slots, minlength=SLOTS).astype(np.float64)
     h = total - w
     categories = row["slot_category"].astype(np.int64)
-    positions = [int((units[0] - 1 - back) % UNITS) for back in range(window)]
-    lowered = _without_each(w, h, slots, float(z.max()))
+    positions = [(units - 1 - back) % UNITS for back in range(min(units, UNITS))]
+    lowered = statistic - score(without_each(seen))
     # a category's units lower the statistic alike: the oldest first, they came before the alarm
-    order = sorted(range(window), key=lambda back: (-lowered[back], -back))
+    order = sorted(range(len(lowered)), key=lambda back: (-round(float(lowered[back]), 9), -back))
     helpful = [back for back in order if lowered[back] > 0][:LISTED_EVIDENCE]
     return Change(
         window=window,
-        statistic=float(z.max()),
+        statistic=statistic,
         before=_shares(categories, h),
         after=_shares(categories, w),
         strength=float(np.abs(w / w.sum() - h / h.sum()).sum() / 2),
-        since_s=int(row["unit_time_s"][positions[-1]]),
+        since_s=int(row["unit_time_s"][positions[window - 1]]),
         evidence=[positions[back] for back in helpful],
     )
 
 
-def _without_each(w: np.ndarray, h: np.ndarray, slots: np.ndarray, full: float) -> np.ndarray:
-    """How much lower the statistic is without each unit of the window, (W,)."""
-    smaller = np.repeat(w[None], len(slots), 0)  # (W, S)
-    smaller[np.arange(len(slots)), slots] -= 1
-    ww = (smaller**2).sum(1)
-    total = smaller + h
-    z = _standardised(
-        ww,
-        (smaller * total).sum(1),
-        (total**2).sum(1),
-        np.full(len(slots), h.sum()),
-        len(slots) - 1.0,
-    )
-    return np.asarray(full - z)
+def _clearest_window(seen: Window) -> int:
+    """The window whose distributions lie furthest apart for its size, of one row."""
+    z = features(seen)[0, : len(WINDOWS) * PER_WINDOW].reshape(len(WINDOWS), PER_WINDOW)[:, :2]
+    held = int((seen.slots[0] >= 0).sum())
+    return min(WINDOWS[int(z.sum(1).argmax())], held, int(seen.total[0].sum()) - 1)
+
+
+def without_each(seen: Window) -> Window:
+    """One row's window as it were without each of its units: as many rows as it has units.
+
+    The unit before the window is not known any more, so the window is one shorter.
+    """
+    count = int((seen.slots[0] >= 0).sum())
+    gone = np.arange(count)
+    kept = np.array([[i for i in range(UNITS) if i != back] for back in gone], np.int64)
+    slots = np.full((count, UNITS), -1, np.int8)
+    slots[:, :-1] = seen.slots[0][kept]
+    session = np.repeat(seen.session[:, -1:], count, 0).repeat(UNITS, 1)
+    session[:, :-1] = seen.session[0][kept]
+    total = np.repeat(seen.total, count, 0)
+    total[gone, seen.slots[0, :count]] -= 1
+    return Window(slots, session - session[:, :1], total, np.repeat(seen.group, count, 0))
 
 
 def _shares(categories: np.ndarray, counts: np.ndarray) -> list[tuple[int, float]]:

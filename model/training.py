@@ -21,6 +21,7 @@ import torch
 
 from model import tuning
 from model.calibration import calibrate
+from model.card import drift_line
 from model.checkpoint import (
     Checkpoint,
     DriftSettings,
@@ -66,6 +67,7 @@ class TrainingConfig:
     average_run_length  mean steps between false drift alarms that the threshold is set to
     target              event type whose categories are predicted, None for all
     half_lives          sets of half-lives of the counts that are tried, in horizons
+    calibration_steps   shuffled steps that the threshold is set on, at most
     """
 
     seed: int = 0
@@ -77,6 +79,7 @@ class TrainingConfig:
     lists: int = 1500
     refit: bool = True
     average_run_length: int = 1000
+    calibration_steps: int = 400_000
     recommend_every: int = 5
     threads: int = 1
     target: int | None = None
@@ -103,6 +106,7 @@ class TrainingConfig:
             refit=False,
             half_lives=HALF_LIVES[:1],
             learning=learning,
+            calibration_steps=50_000,
         )
 
 
@@ -243,7 +247,9 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     statistics = replace(statistics, temperature=temperature)
     checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking)
     progress("tuning", 2, 3)
-    drift = calibrate(m.batch, checkpoint, config.average_run_length, config.seed)
+    wanted = config.average_run_length
+    most = config.calibration_steps
+    drift = calibrate(m.batch, checkpoint, wanted, config.seed, max_steps=most)
     checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking, drift=drift)
     progress("tuning", 3, 3)
     figures = {
@@ -375,22 +381,12 @@ def _card(
         "|---|---|",
         *(f"| {name} | {value:.4f} |" for name, value in figures.items()),
         "",
-        _drift_line(checkpoint.drift),
+        drift_line(checkpoint.drift),
         f"Fusion: {asdict(checkpoint.ranking)}.",
         f"Settings: {learning}; {asdict(config.learning)}.",
         "",
     ]
     return "\n".join(lines)
-
-
-def _drift_line(drift: DriftSettings) -> str:
-    if drift.average_run_length is None:
-        return f"Drift: threshold {drift.threshold}, the default: the log is too short to set it."
-    return (
-        f"Drift: threshold {drift.threshold}, set on users with shuffled sessions: there "
-        f"{drift.average_run_length} steps between alarms, {drift.false_alarms} alarms per 1,000 "
-        "users and 30 days."
-    )
 
 
 def _day(time_ms: int) -> str:

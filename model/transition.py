@@ -96,7 +96,9 @@ def transition(
     now_ms = rows["last_time_ms"]
     outputs = Outputs(
         duplicate=duplicate,
-        drifts=Drifts(kept[drifts], drift_rows, [drift.describe(row) for row in drift_rows]),
+        drifts=Drifts(
+            kept[drifts], drift_rows, [drift.describe(row, checkpoint) for row in drift_rows]
+        ),
         recommend_step=kept[given],
         trigger=triggers,
         rows=rows,
@@ -286,7 +288,7 @@ def _apply(
         tested = np.flatnonzero(pending[rows])
         pending[rows] = False
         if len(tested):
-            alarmed[tested], _ = drift.check(fields, rows[tested], checkpoint.drift.threshold)
+            alarmed[tested], _ = drift.check(fields, rows[tested], checkpoint)
             if alarmed.any():
                 if with_outputs:
                     alarms.append((plan.order[at[alarmed]], whole[rows[alarmed]]))

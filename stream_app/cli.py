@@ -15,6 +15,7 @@ from rich.console import Console
 
 from model.errors import ModelError
 from stream_app import file_commands, user_commands
+from stream_app.drift_commands import drift_app
 from stream_app.errors import InterestStreamError, UsageError
 from stream_app.letter_commands import letters_app
 from stream_app.terminal import console, stages
@@ -29,6 +30,7 @@ app = typer.Typer(
 topics_app = typer.Typer(no_args_is_help=True, help="Create or check the topics.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(letters_app, name="dead-letters")
+app.add_typer(drift_app, name="drift")
 REPLAY_HELP = (
     "Send the events of FILE to the input topics; or replay the input topics from a time on.\n\n"
     "With --offline nothing is sent to the input topics: the rows are made of FILE at once, and "

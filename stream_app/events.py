@@ -408,7 +408,8 @@ class Drift(Struct, frozen=True, gc=False, kw_only=True):
     from, to           distribution before and after, largest share first
     since              event time of the first event of the new interest, epoch milliseconds
     strength           total variation distance of the two distributions, 0 to 1
-    statistic          of the test; at or above `threshold`
+    confidence         probability of a change, were a change and none as likely beforehand
+    statistic          of the test, the log-odds of that; at or above `threshold`
     window_units       units in the window that the test looked at
     average_run_length events between false alarms, None where it is not known
     evidence           the events that speak for the change, but for those of a history in a file,
@@ -423,6 +424,7 @@ class Drift(Struct, frozen=True, gc=False, kw_only=True):
     to: list[Share]
     since: int
     strength: float
+    confidence: float
     statistic: float
     threshold: float
     window_units: int

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_app.errors import UsageError
-from stream_app.evaluate_command import evaluate_command
+from stream_app.evaluate_command import evaluate_command, event_type
 from stream_app.terminal import console, stages
 from stream_app.times import parse_duration, parse_time
 
@@ -37,7 +37,6 @@ def register(app: typer.Typer) -> None:
         ("simulate", simulate_command),
         ("train", train_command),
         ("predict", predict_command),
-        ("drift", drift_command),
         ("evaluate", evaluate_command),
     ):
         app.command(name)(command)
@@ -92,6 +91,9 @@ def predict_command(
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Categories of each user.")] = None,
     new_only: Annotated[bool, typer.Option("--new-only", help="Only untouched ones.")] = False,
+    events: Annotated[
+        str | None, typer.Option(help="Predict only events of this type, e.g. purchase.")
+    ] = None,
     checkpoint: CheckpointOption = None,
     seed: int = 0,
     quick: QuickOption = False,
@@ -101,9 +103,12 @@ def predict_command(
     from model.prediction import move, predict_categories, predict_items
     from model.tables import write_table
 
+    if events is not None and checkpoint is not None:
+        raise UsageError("A checkpoint predicts what it was trained for; leave out --events.")
+    target = event_type(events)
     log, cutoff_ms, horizon_s = read_event_log(data), parse_time(cutoff), parse_duration(horizon)
     with stages() as progress:
-        config = _config(horizon_s, seed, quick)
+        config = replace(_config(horizon_s, seed, quick), target=target)
         model = _checkpoint(checkpoint, log, config, progress, cutoff_ms, data.name)
         moved = move(log, model, progress, cutoff_ms)
     if items is None:
@@ -112,31 +117,6 @@ def predict_command(
         table = predict_items(moved, cutoff_ms, model, items)
     write_table(table, out)
     console.print(f"Wrote {table.num_rows:,} rows to {out}, by model {model.version}.")
-
-
-def drift_command(
-    data: DataOption,
-    out: OutOption,
-    checkpoint: CheckpointOption = None,
-    seed: int = 0,
-    quick: QuickOption = False,
-) -> None:
-    """Find the changes of interest in an event log, with their evidence."""
-    from model.event_log import read_event_log
-    from model.prediction import drift_table, move
-    from model.tables import write_table
-
-    log = read_event_log(data)
-    with stages() as progress:
-        config = _config(parse_duration("30d"), seed, quick)
-        model = _checkpoint(checkpoint, log, config, progress, None, data.name)
-        moved = move(log, model, progress)
-    table = drift_table(moved, log, model)
-    write_table(table, out)
-    console.print(
-        f"Wrote {table.num_rows:,} changes to {out}; threshold {model.drift.threshold:g}, "
-        f"{model.drift.average_run_length or float('nan'):,.0f} steps between false alarms."
-    )
 
 
 def _config(horizon_s: int, seed: int, quick: bool) -> TrainingConfig:

@@ -100,7 +100,7 @@ def inspect_row(
     recent: list[KnownStep] = []
     if fits:
         fields = {name: rows[name] for name in rows.dtype.names or ()}
-        _, best = drift.check(fields, np.array([0]), checkpoint.drift.threshold)
+        _, best = drift.check(fields, np.array([0]), checkpoint)
         statistic = float(best[0]) if np.isfinite(best[0]) else None
         interests = _interests(rows, checkpoint)
         recent = _recent(row, checkpoint)

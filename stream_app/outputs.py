@@ -73,6 +73,7 @@ def _drift_messages(drifts: Drifts, place: Place, checkpoint: Checkpoint) -> lis
             to=[Share(category(c), round(share, DIGITS)) for c, share in change.after],
             since=change.since_s * 1000,
             strength=round(change.strength, DIGITS),
+            confidence=round(change.confidence, DIGITS),
             statistic=round(change.statistic, DIGITS),
             threshold=settings.threshold,
             window_units=change.window,

@@ -67,6 +67,7 @@ def named_checkpoint(
     trending[: min(top, items)] = known[:top]
     statistics = Statistics(
         item_category=item_category,
+        category_group=np.arange(vocabulary.categories, dtype=np.int64) % 6,
         item_log_popularity=np.log(share / share.sum()).astype(np.float32),
         neighbour_item=neighbour_item,
         neighbour_weight=weight.astype(np.float32),

@@ -17,13 +17,14 @@ import pyarrow as pa
 from model import drift
 from model.calibration import calibrate, observed_days, run_test, shuffled_copies
 from model.checkpoint import Checkpoint
-from model.evaluation import drift_tables
+from model.evaluation import drift_floor, drift_tables
 from model.evaluation.drift_tables import SHUFFLES, WITHIN, Judged
 from model.evaluation.planting import Planted, only, plant, split_users
 from model.evaluation.protocols import Options
 from model.evaluation.report import Report
 from model.event_log import EventLog, read_event_log
 from model.events import EventBatch
+from model.grouping import category_groups
 from model.learning import Progress
 from model.prediction import Alarm, Moved, drift_table, event_numbers
 from model.state import new_rows
@@ -31,6 +32,10 @@ from model.training import untrained_checkpoint
 
 DRAWS = 3
 DAY_MS = 86_400_000
+STATISTICS: Mapping[str, drift.Statistic] = {
+    "model": drift.score,
+    "floor: largest z of categories": drift_floor.largest_z,
+}
 SHUFFLE_SEED = 10_000
 """Far from the seeds of the calibration."""
 
@@ -42,29 +47,46 @@ def protocol(options: Options, progress: Progress) -> Report:
     planted = plant(log, changed, 1 if options.quick else DRAWS, seed)
     if len(planted.user) == 0:
         return Report([], {"streams": 0.0})
-    tests: dict[str, tuple[Checkpoint, Checkpoint]] = {}
-    wanted = options.config.average_run_length
+    sides: dict[str, tuple[Checkpoint, Checkpoint]] = {}
     if options.checkpoint is not None:
-        tests["checkpoint"] = (options.checkpoint, options.checkpoint)
+        sides["model"] = (options.checkpoint, options.checkpoint)
     else:
-        sides = []
-        made = untrained_checkpoint(log, options.config)
-        for own in (changed, control):
-            steps, _ = only(log, own).batch(made.vocabulary)
-            sides.append(replace(made, drift=calibrate(steps, made, wanted, seed)))
-            progress("calibrating", len(sides), 2)
-        tests["model"] = (sides[0], sides[1])
+        for name, statistic in STATISTICS.items():
+            of_changed = _calibrated(log, changed, control, options, statistic)
+            progress(f"calibrating {name}", 1, 2)
+            sides[name] = (of_changed, _calibrated(log, control, changed, options, statistic))
+            progress(f"calibrating {name}", 2, 2)
     judged: dict[str, Judged] = {}
-    for name, (of_changed, of_control) in tests.items():
-        judged[name] = judge(log, control, planted, of_changed, of_control, seed)
-        progress("judging", len(judged), len(tests))
-    days = observed_days(only(log, control).batch(next(iter(tests.values()))[0].vocabulary)[0])
-    stated = {name: of_control.drift for name, (_, of_control) in tests.items()}
+    for name, (of_changed, of_control) in sides.items():
+        arguments = (log, control, planted, of_changed, of_control, seed, STATISTICS[name])
+        judged[name] = judge(*arguments)
+        progress("judging", len(judged), len(sides))
+    days = observed_days(only(log, control).batch(next(iter(sides.values()))[0].vocabulary)[0])
+    stated = {name: of_control.drift for name, (_, of_control) in sides.items()}
     return Report(
         tables=drift_tables.tables(planted, judged, stated, days),
         figures=drift_tables.figures(planted, judged, stated, days),
-        predictions=_predictions(planted, next(iter(tests.values()))[0], judged),
+        predictions=_predictions(planted, next(iter(sides.values()))[0], judged),
     )
+
+
+def _calibrated(
+    log: EventLog,
+    own: np.ndarray,
+    others: np.ndarray,
+    options: Options,
+    statistic: drift.Statistic,
+) -> Checkpoint:
+    """The names of the log, groups learned from the ``others``, a threshold for one's ``own``."""
+    made = untrained_checkpoint(log, options.config)
+    steps, _ = only(log, others).batch(made.vocabulary)
+    group = category_groups(steps.user, steps.category, made.vocabulary.categories)
+    made = replace(made, statistics=replace(made.statistics, category_group=group))
+    steps, _ = only(log, own).batch(made.vocabulary)
+    wanted = options.config.average_run_length
+    most = options.config.calibration_steps
+    settings = calibrate(steps, made, wanted, options.seed, statistic=statistic, max_steps=most)
+    return replace(made, drift=settings)
 
 
 def judge(
@@ -74,10 +96,11 @@ def judge(
     of_changed: Checkpoint,
     of_control: Checkpoint,
     seed: int,
+    statistic: drift.Statistic = drift.score,
 ) -> Judged:
     """Runs one test over the planted streams and over the controls."""
     batch, _ = planted.log.batch(of_changed.vocabulary)
-    found = run_test(batch, of_changed, of_changed.drift.threshold, with_rows=True)
+    found = run_test(batch, of_changed, with_rows=True, statistic=statistic)
     number = event_numbers(batch)
     after = number[found.step] - planted.change[found.user]  # (M,)
     streams = len(planted.user)
@@ -90,15 +113,14 @@ def judge(
     beside = (after < 0) | (after > max(WITHIN))
     controls = _testable(only(log, control).batch(of_control.vocabulary)[0], len(log.users))
     copies = shuffled_copies(controls, SHUFFLES, SHUFFLE_SEED + seed)
-    threshold = of_control.drift.threshold
     return Judged(
         delay=delay,
         delay_days=days,
         other=np.bincount(found.user[beside], minlength=streams),
         left=np.bincount(batch.user[batch.last_line], minlength=streams) - planted.change,
         planted=found,
-        real=run_test(controls, of_control, threshold),
-        shuffled=run_test(copies, of_control, threshold),
+        real=run_test(controls, of_control, statistic=statistic),
+        shuffled=run_test(copies, of_control, statistic=statistic),
     )
 
 
@@ -122,7 +144,7 @@ def _predictions(
     batch, names = planted.log.batch(checkpoint.vocabulary)
     rows = new_rows(0, checkpoint.hidden) if found.rows is None else found.rows
     alarms = [
-        Alarm(step, row, drift.describe(row))
+        Alarm(step, row, drift.describe(row, checkpoint))
         for step, row in zip(found.step.tolist(), rows, strict=True)
     ]
     moved = Moved(names, new_rows(0, checkpoint.hidden), batch, alarms)

@@ -52,6 +52,12 @@ def test_help_lists_the_commands() -> None:
         (["evaluate", "--data", "missing.csv"], {}, 1, "missing.csv"),
         (["evaluate", "--data", "x.csv", "--json", "no/where.json"], {}, 2, "no/where.json"),
         (["evaluate", "--data", "x.csv", "--predictions", "a.txt"], {}, 2, "a.txt"),
+        (
+            ["predict", "--data", "x", "--cutoff", "2020-01-01", "--out", "y", "--events", "sale"],
+            {},
+            2,
+            "'sale'",
+        ),
         (["no-such-command"], {}, 2, "no-such-command"),
         (["topics", "check"], {"INTEREST_KAFKA_BOOTSTRAP": "127.0.0.1:1"}, 1, "127.0.0.1:1"),
         (["demo", "--data", "missing.csv"], {}, 1, "missing.csv"),

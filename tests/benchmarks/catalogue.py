@@ -121,6 +121,7 @@ def _statistics(vocabulary: Vocabulary, random: np.random.Generator) -> Statisti
     category_item[1 : categories + 1] = np.where(top <= items, top, 0)
     return Statistics(
         item_category=item_category,
+        category_group=np.arange(vocabulary.categories, dtype=np.int64) % 12,
         item_log_popularity=np.log(share / share.sum()).astype(np.float32),
         neighbour_item=neighbour_item,
         neighbour_weight=np.where(neighbour_item > 0, weight, np.float32(0)),

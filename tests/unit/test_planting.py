@@ -89,7 +89,7 @@ def test_the_protocol_scores_the_alarms_that_the_worker_raises(
     made = untrained_checkpoint(log, TrainingConfig())
     made = replace(made, drift=replace(made.drift, threshold=2.0))
     moved = move(planted.log, made, no_progress)
-    found = run_test(moved.batch, made, 2.0, with_rows=True)
+    found = run_test(moved.batch, made, with_rows=True)
     assert len(found.step) > 10
     assert [alarm.step for alarm in moved.alarms] == found.step.tolist()
     assert [alarm.change.statistic for alarm in moved.alarms] == found.statistic.tolist()
@@ -118,7 +118,7 @@ def test_the_protocol_on_a_file(log: EventLog, planted: Planted, tmp_path: Path)
     shop = simulate(ShopSettings(users=60, days=60, categories=12, sessions_per_day=0.8))
     path = tmp_path / "sim.parquet"
     write_table(shop.events, path)
-    config = TrainingConfig(average_run_length=300)
+    config = TrainingConfig(average_run_length=300, calibration_steps=20_000)
     report = protocol(Options(path, config), no_progress)
     assert report.predictions is not None
     assert report.predictions.column_names == [

@@ -365,6 +365,7 @@ def drift() -> Drift:
         to=[Share("tents", 1.0)],
         since=TIMESTAMP_MS - 1,
         strength=1.0,
+        confidence=0.98901,
         statistic=4.5,
         threshold=4.0,
         window_units=8,
