@@ -35,6 +35,8 @@ STEP_MODULES = frozenset(
 )
 """Parts of the network that move the hidden state; the others only read it."""
 TEMPERATURES = 6
+LOOK_BACK = 8
+"""Recent steps that the ranking looks at."""
 MAX_ITEMS = 2**24
 MAX_NEIGHBOURS = 256
 MAX_TOPS = 1024
@@ -67,18 +69,22 @@ class DriftSettings:
 class RankingSettings:
     """Weights that fuse the parts of an item's score; see ranking.py.
 
-    lstm, transition, category, popularity   weight of each part
-    repeat                                   weight of the user's own recent items
-    recency                                  factor per step back for transition and repeat
-    diversity                                score lost per listed item of the same category
+    lstm, transition, category, alike, popularity, trend, seen   weight of each part
+    follows, together, again    what a neighbour and the item itself count in the transition part,
+                                by how many steps back the user came to it, newest first
+    diversity                   score lost per listed item of the same category
     """
 
     lstm: float = 1.0
     transition: float = 1.0
     category: float = 0.2
+    alike: float = 0.0
     popularity: float = 0.1
-    repeat: float = 0.0
-    recency: float = 0.8
+    trend: float = 0.0
+    seen: float = 0.0
+    follows: tuple[float, ...] = tuple(100 * 0.8**j for j in range(LOOK_BACK))
+    together: tuple[float, ...] = tuple(200 * 0.8**j for j in range(LOOK_BACK))
+    again: tuple[float, ...] = (0.0,) * LOOK_BACK
     diversity: float = 0.0
 
 
@@ -89,8 +95,12 @@ class Statistics:
     item_category       (I,) int64     category of an item, 0 = unknown
     category_group      (C,) int64     group of a category, for the drift test; see grouping.py
     item_log_popularity (I,) float32   log of the item's share of all steps, smoothed
-    neighbour_item      (I, K) int64   items that followed the item, best first, 0 = none
-    neighbour_weight    (I, K) float32 their shares of what followed, recency-weighted
+    item_log_trend      (I,) float32   the same of the log's last horizon, recency-weighted
+    item_again          (I,) float32   share of the item itself in what followed it
+    neighbour_item      (I, K) int64   other items near the item in users' sequences, best first,
+                                       0 = none
+    neighbour_follows   (I, K) float32 their shares of what followed, recency-weighted
+    neighbour_together  (I, K) float32 cosine of their counts with the item's, in either order
     category_item       (C, T) int64   most popular items of a category, 0 = none
     trending_item       (T,) int64     most popular items of the log's last days
     half_life_s         (R,) float64   half-lives of the decayed counts
@@ -101,8 +111,11 @@ class Statistics:
     item_category: np.ndarray
     category_group: np.ndarray
     item_log_popularity: np.ndarray
+    item_log_trend: np.ndarray
+    item_again: np.ndarray
     neighbour_item: np.ndarray
-    neighbour_weight: np.ndarray
+    neighbour_follows: np.ndarray
+    neighbour_together: np.ndarray
     category_item: np.ndarray
     trending_item: np.ndarray
     half_life_s: np.ndarray
@@ -195,7 +208,7 @@ def load(directory: Path | str) -> Checkpoint:
     try:
         size = NetworkSize(**config["network"])
         drift = DriftSettings(**config["drift"])
-        ranking = RankingSettings(**config["ranking"])
+        ranking = _ranking(config["ranking"])
         numbers = [config[name] for name in ("horizon_s", "recommend_every", "top_k")]
     except (KeyError, TypeError) as error:
         raise _damaged(directory, "config.json does not describe a model") from error
@@ -287,6 +300,16 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def _ranking(values: dict[str, Any]) -> RankingSettings:
+    settings = RankingSettings(**values)
+    curves: dict[str, Any] = {}
+    for name in ("follows", "together", "again"):
+        if not isinstance(getattr(settings, name), (list, tuple)):
+            raise TypeError(f"{name} is no list")
+        curves[name] = tuple(getattr(settings, name))
+    return replace(settings, **curves)
+
+
 def _network(directory: Path, size: NetworkSize, tensors: dict[str, np.ndarray]) -> InterestLSTM:
     with torch.device("meta"):  # takes no memory: what is stated may be far more than what is there
         network = InterestLSTM(size)
@@ -322,14 +345,16 @@ def _check_settings(
     wanted = (vocabulary.items, vocabulary.categories, vocabulary.query_buckets)
     if (size.items, size.categories, size.query_buckets) != wanted:
         raise _damaged(directory, "vocabulary and network have different sizes")
-    weights = [drift.threshold, *asdict(ranking).values()]
+    curves = [ranking.follows, ranking.together, ranking.again]
+    single = [x for x in asdict(ranking).values() if not isinstance(x, tuple)]
+    weights = [drift.threshold, *single, *(x for curve in curves for x in curve)]
     stated = [x for x in asdict(drift).values() if x is not None]
     # A comparison with NaN is false, and one with an integer of any length is exact.
     numbers = [*weights, *stated]
     if not all(isinstance(x, (int, float)) and abs(x) <= MAX_SETTING for x in numbers):
         raise _damaged(directory, "config.json has a setting out of bounds")
-    if not 0 <= ranking.recency <= 1:
-        raise _damaged(directory, "config.json has a recency outside of 0 to 1")
+    if not all(len(curve) == LOOK_BACK and min(curve) >= 0 for curve in curves):
+        raise _damaged(directory, f"config.json lacks {LOOK_BACK} weights from 0 by step back")
 
 
 def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize) -> None:
@@ -340,8 +365,11 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         "item_category": ((items,), "int64", categories),
         "category_group": ((categories,), "int64", GROUPS),
         "item_log_popularity": ((items,), "float32", None),
+        "item_log_trend": ((items,), "float32", None),
+        "item_again": ((items,), "float32", None),
         "neighbour_item": ((items, *neighbours), "int64", items),
-        "neighbour_weight": ((items, *neighbours), "float32", None),
+        "neighbour_follows": ((items, *neighbours), "float32", None),
+        "neighbour_together": ((items, *neighbours), "float32", None),
         "category_item": ((categories, *tops), "int64", items),
         "trending_item": (tops, "int64", items),
         "half_life_s": ((RATES,), "float64", None),
@@ -359,7 +387,7 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         raise _damaged(directory, "it has too many or too few neighbours or popular items")
     if not ((s.half_life_s >= 1).all() and (s.temperature >= MIN_TEMPERATURE).all()):
         raise _damaged(directory, "a half-life or temperature is too small")
-    if not (s.neighbour_weight >= 0).all():
+    if not all((w >= 0).all() for w in (s.neighbour_follows, s.neighbour_together, s.item_again)):
         raise _damaged(directory, "a neighbour has a negative weight")
 
 

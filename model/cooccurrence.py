@@ -39,7 +39,7 @@ class CoOccurrence:
         ridge    lambda, in squares of the last singular value that is kept
         damping  targets count relative to their popularity to this power
         """
-        last = float(self.squares[self.squares > 0].min(initial=1.0))
+        last = float(self.squares[self.squares > 0].min()) if self.squares.any() else 1.0
         kept = self.squares / (self.squares + ridge * last)
         outside = np.maximum(1 - (self.vectors**2) @ kept, 0.05)
         popularity = (self.share + POPULARITY_FLOOR) ** damping

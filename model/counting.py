@@ -1,9 +1,11 @@
 """What a log can be counted for: the frozen statistics of a checkpoint.
 
-Dimensions: N steps, I items, C categories, K neighbours, T top items.
+Dimensions: N steps, I items, C categories, K neighbours, T top items, E pairs.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,13 +14,24 @@ from model.events import EventBatch
 from model.grouping import category_groups
 from model.vocabulary import Vocabulary
 
-NEIGHBOURS = 20
+NEIGHBOURS = 64
 TOP_ITEMS = 20
-NEIGHBOUR_STEPS = 5
+TREND_PRIOR = 0.02
+FOLLOW_STEPS = 5
 """An item counts as followed by the items of so many next steps of the user, each step less."""
-STEP_DECAY = 0.6
+FOLLOW_DECAY = 0.6
+FOLLOW_HORIZONS = 12
+"""A pair weighs half as much when it is so many horizons older."""
+SESSION_GAP_MS = 30 * 60_000
+APART = 0.1
+"""What a pair with a longer gap between its steps counts as following."""
 PRIOR_WEIGHT = 1.0
 """Added to what followed an item: a single sighting is no certainty."""
+TOGETHER_STEPS = 20
+TOGETHER_DECAY = 0.95
+TOGETHER_PRIOR = 10.0
+TOGETHER_MERIT = 3.0
+"""What the cosine of a pair counts beside its share when neighbours are put in order."""
 
 
 def by_user(steps: EventBatch) -> EventBatch:
@@ -39,13 +52,17 @@ def count_statistics(
     latest = np.bincount(named.item, np.exp2(-age_s / (horizon_s / 10)), minlength=items)
     count += 0.1
     count[0] = 0.1
-    neighbour_item, neighbour_weight = count_neighbours(named, items, horizon_s)
+    neighbours = count_neighbours(named, items, horizon_s)
+    shown = np.log((recent + TREND_PRIOR) / (recent + TREND_PRIOR).sum())
     return Statistics(
         item_category=item_category,
         category_group=category_groups(steps.user, steps.category, categories),
         item_log_popularity=np.log(count / count.sum()).astype(np.float32),
-        neighbour_item=neighbour_item,
-        neighbour_weight=neighbour_weight,
+        item_log_trend=shown.astype(np.float32),
+        item_again=neighbours.again,
+        neighbour_item=neighbours.item,
+        neighbour_follows=neighbours.follows,
+        neighbour_together=neighbours.together,
         category_item=_top_of_categories(recent, item_category, categories),
         trending_item=_best(latest, np.arange(items), TOP_ITEMS),
         half_life_s=half_life_s,
@@ -53,37 +70,120 @@ def count_statistics(
     )
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """E ordered pairs of items that users have near each other, each once, with a weight."""
+
+    source: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray
+
+    def best(self, items: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k heaviest targets of each source, best first: (I, K) items and weights, 0 = none."""
+        kept, at = _heaviest(self.source, self.target, self.weight, k)
+        item = np.zeros((items, k), dtype=np.int64)
+        weight = np.zeros((items, k), dtype=np.float32)
+        item[at] = self.target[kept]
+        weight[at] = self.weight[kept]
+        return item, weight
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What a checkpoint keeps of the pairs; see ``Statistics``."""
+
+    item: np.ndarray
+    follows: np.ndarray
+    together: np.ndarray
+    again: np.ndarray
+
+
 def count_neighbours(
     named: EventBatch, items: int, horizon_s: int, k: int = NEIGHBOURS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Items that followed each item in users' sequences, best first: (I, K) indices and shares.
+) -> Neighbours:
+    """The k best neighbours of each item by both kinds of pairs; an item is none of itself."""
+    follows = count_follows(named, items, horizon_s)
+    together = count_together(named, items)
+    keys = [pairs.source * items + pairs.target for pairs in (follows, together)]
+    key = np.union1d(*keys)
+    both = np.zeros((2, len(key)))
+    for column, (of, pairs) in enumerate(zip(keys, (follows, together), strict=True)):
+        both[column, np.searchsorted(key, of)] = pairs.weight
+    source, target = np.divmod(key, items)
+    again = np.zeros(items, dtype=np.float32)
+    itself = source == target
+    again[source[itself]] = both[0, itself]
+    source, target, both = source[~itself], target[~itself], both[:, ~itself]
+    kept, at = _heaviest(source, target, both[0] + TOGETHER_MERIT * both[1], k)
+    item = np.zeros((items, k), dtype=np.int64)
+    item[at] = target[kept]
+    weights = np.zeros((2, items, k), dtype=np.float32)
+    weights[:, at[0], at[1]] = both[:, kept]
+    return Neighbours(item, weights[0], weights[1], again)
 
-    An item may follow itself. Pairs weigh ``STEP_DECAY`` less per step between them and half as
-    much when they are three horizons older.
+
+def count_follows(named: EventBatch, items: int, horizon_s: int) -> Pairs:
+    """What followed each item in users' sequences: shares, an item itself among them.
+
+    Pairs weigh ``FOLLOW_DECAY`` less per step between them, and ``APART`` where the user was away
+    in between.
     """
     steps = by_user(named)
-    item, user = steps.item, steps.user
     age_s = (steps.time_ms.max(initial=0) - steps.time_ms) / 1000
-    weight = np.exp2(-age_s / (3 * horizon_s))
-    keys, weights = [], []
-    for distance in range(1, NEIGHBOUR_STEPS + 1):
+    weight = np.exp2(-age_s / (FOLLOW_HORIZONS * horizon_s))
+    pairs = _pairs(steps, items, weight, FOLLOW_STEPS, FOLLOW_DECAY, APART)
+    followed = np.bincount(pairs.source, pairs.weight, minlength=items) + PRIOR_WEIGHT
+    return replace(pairs, weight=pairs.weight / followed[pairs.source])
+
+
+def count_together(named: EventBatch, items: int) -> Pairs:
+    """What users have beside each item, whichever came first: the cosine of the items' counts.
+
+    Pairs weigh ``TOGETHER_DECAY`` less per step between them, and as much whenever they came.
+    """
+    steps = by_user(named)
+    one_way = _pairs(steps, items, np.ones(len(steps)), TOGETHER_STEPS, TOGETHER_DECAY)
+    apart = one_way.source != one_way.target
+    one, other = one_way.source[apart], one_way.target[apart]
+    key = np.concatenate((one * items + other, other * items + one))
+    pairs = _summed(key, np.tile(one_way.weight[apart], 2), items)
+    norm = np.sqrt(np.bincount(pairs.source, pairs.weight, minlength=items) + TOGETHER_PRIOR)
+    return replace(pairs, weight=pairs.weight / (norm[pairs.source] * norm[pairs.target]))
+
+
+def _pairs(
+    steps: EventBatch,
+    items: int,
+    weight: np.ndarray,
+    distances: int,
+    decay: float,
+    apart: float = 1.0,
+) -> Pairs:
+    """Items of one user up to so many steps apart, the earlier first; the later step weighs."""
+    item, user = steps.item, steps.user
+    keys, weights = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for distance in range(1, distances + 1):
         same = np.flatnonzero(user[distance:] == user[:-distance])
-        keys.append(item[same] * items + item[same + distance])
-        weights.append(weight[same + distance] * STEP_DECAY ** (distance - 1))
-    pairs, where = np.unique(np.concatenate(keys), return_inverse=True)
-    total = np.bincount(where, np.concatenate(weights), minlength=len(pairs))
-    source, target = np.divmod(pairs, items)
-    followed = np.bincount(source, total, minlength=items) + PRIOR_WEIGHT
-    order = np.lexsort((target, -total, source))
-    source, target, total = source[order], target[order], total[order]
-    starts = np.searchsorted(source, np.arange(items))
-    place = np.arange(len(source)) - starts[source]
-    kept = place < k
-    neighbour_item = np.zeros((items, k), dtype=np.int64)
-    neighbour_weight = np.zeros((items, k), dtype=np.float32)
-    neighbour_item[source[kept], place[kept]] = target[kept]
-    neighbour_weight[source[kept], place[kept]] = total[kept] / followed[source[kept]]
-    return neighbour_item, neighbour_weight
+        later = same + distance
+        keys.append(item[same] * items + item[later])
+        away = steps.time_ms[later] - steps.time_ms[same] > SESSION_GAP_MS
+        weights.append(weight[later] * decay ** (distance - 1) * np.where(away, apart, 1.0))
+    return _summed(np.concatenate(keys), np.concatenate(weights), items)
+
+
+def _summed(key: np.ndarray, weight: np.ndarray, items: int) -> Pairs:
+    keys, where = np.unique(key, return_inverse=True)
+    return Pairs(*np.divmod(keys, items), np.bincount(where, weight, minlength=len(keys)))
+
+
+def _heaviest(
+    source: np.ndarray, target: np.ndarray, weight: np.ndarray, k: int
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """The pairs that are among the k heaviest of their source, and (source, place) of each."""
+    order = np.lexsort((target, -weight, source))
+    place = np.arange(len(order)) - np.searchsorted(source[order], source[order])
+    kept = order[place < k]
+    return kept, (source[kept], place[place < k])
 
 
 def _main_category(named: EventBatch, items: int, categories: int) -> np.ndarray:

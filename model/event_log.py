@@ -87,6 +87,16 @@ class EventLog:
         """The rows with a time before ``cutoff_ms``."""
         return self.take(self.time_ms < cutoff_ms)
 
+    def last_events(self) -> np.ndarray:
+        """Mask (N,) of the rows of each user's last event, for users with more than one."""
+        order = np.argsort(self.user, kind="stable")
+        user, event = self.user[order], self.event[order]
+        newest = event[np.searchsorted(user, user, side="right") - 1]
+        oldest = event[np.searchsorted(user, user)]
+        mask = np.zeros(len(self), dtype=bool)
+        mask[order] = (event == newest) & (newest != oldest)
+        return mask
+
     def digest(self) -> str:
         """sha256 of what the rows say, as hexadecimal text."""
         total = sha256()

@@ -1,15 +1,22 @@
 """Top-K items of a row: candidates, score, filter, diversify, explain.
 
-Candidates are what followed the recent items (transition neighbours), these items themselves, the
-popular items of the likeliest categories and the trending ones. ``catalogue_scores`` scores every
-item the same way: the reference that candidates are measured against.
+Candidates are the neighbours of the recent items (what follows them and what stands beside them in
+users' sequences), these items themselves, the popular items of the likeliest categories and the
+trending ones. ``catalogue_scores`` scores every item the same way: the reference that candidates
+are measured against.
 
-score = lstm * (next-item logit) + transition * log(1 + 100 * share of what followed)
-        + category * (logit of the item's category) + popularity * log(share of all steps)
-        + repeat * (sum of recency ** steps back, where the user came to the item)
+score = lstm * (next-item logit) + transition * log(1 + amount)
+        + category * (logit of the item's category) + alike * (it is the last step's category)
+        + popularity * log(share of all steps) + trend * log(share of late steps)
+        + seen * (the user came to it among the recent steps)
 
-Dimensions: R rows, K list length, J recent steps looked at, N neighbours of an item,
-P candidate places of a row.
+amount = sum over the recent steps j, newest first, of follows[j] * (share of what followed it)
+         + together[j] * (cosine with it) + again[j] * (it is the item itself)
+
+So what a step carries of an item's amount is exact. Fusion weights are learned (fusion.py).
+
+Dimensions: R rows, K list length, J recent steps looked at, N neighbour places of a row,
+P candidate places of a row, E entries: the candidates of all rows.
 """
 
 from __future__ import annotations
@@ -17,28 +24,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar
 
 import numpy as np
 
 from model import interests
 from model.blocks import in_blocks
-from model.checkpoint import Checkpoint
+from model.checkpoint import LOOK_BACK, Checkpoint
 from model.interests import Interests
 from model.state import RECENT, StateBatch
 
-LOOK_BACK = 8
+NEIGHBOURS_OF_STEP = (64, 32, 20, 20, 10, 10, 10, 10)
+"""Neighbours looked at of each recent step, newest first: older steps say less."""
 LIKELY_CATEGORIES = 5
 CATEGORY_ITEMS = 10
 TRENDING_ITEMS = 20
-TRANSITION_SCALE = 100.0
 POOL = 50
 CHUNK_ROWS = 256
 """Rows ranked together: a block size, and small enough for the processor's cache."""
 SCORED_TOGETHER = 1024
 """Candidates whose embeddings are gathered together: they stay within the processor's cache."""
 _POSITION_BITS = 12
-_STEP_BITS = 8
-_STEPS = (1 << _STEP_BITS) - 1
+_LAST_PLACE = (1 << _POSITION_BITS) - 1
 
 
 class Reason(IntEnum):
@@ -104,13 +111,14 @@ def _rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) 
     logits = interests.category_logits(rows, out, now_ms // 1000, checkpoint)  # (R, C)
     named = checkpoint.vocabulary.first_category_bucket
     likely = interests.top_interests(logits, named, LIKELY_CATEGORIES)
-    recent, position = _recent_items(rows)  # (R, J)
-    item, share, repeats, carrier = _candidates(recent, likely, checkpoint)  # (R, P)
-    score = _scores(out, logits, item, share, repeats, checkpoint)  # (R, P), -inf where none
+    recent, position = recent_items(rows)  # (R, J)
+    found = candidates(recent, likely, checkpoint)  # (R, P)
+    item, carrier = found.item, found.carrier
+    score = _scores(rows, out, logits, found, checkpoint)  # (R, P), -inf where none
     chosen = _choose(score, item, checkpoint, k)  # (R, K) places, best first
     row = np.arange(len(rows))[:, None]
     top_item, top_score, step = item[row, chosen], score[row, chosen], carrier[row, chosen]
-    again = repeats[row, chosen] > 0
+    again = found.own[row, chosen]
     top_item[~np.isfinite(top_score)] = 0
     step[top_item == 0] = -1
     because = np.where(step >= 0, position[row, step], -1)
@@ -120,7 +128,7 @@ def _rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) 
     )
 
 
-def _recent_items(rows: StateBatch) -> tuple[np.ndarray, np.ndarray]:
+def recent_items(rows: StateBatch) -> tuple[np.ndarray, np.ndarray]:
     """Items of the last J steps, newest first, 0 = none, and their ring positions: (R, J)."""
     steps = rows["steps"].astype(np.int64)[:, None]
     back = np.arange(LOOK_BACK)
@@ -129,41 +137,86 @@ def _recent_items(rows: StateBatch) -> tuple[np.ndarray, np.ndarray]:
     return np.where(back < steps, item, 0), position
 
 
-def _transition_parts(recent: np.ndarray, checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours of the recent items and what each adds: (R, J, N), item 0 adds nothing."""
+@dataclass(frozen=True)
+class Candidates:
+    """Distinct candidates of R rows in item order, at P places; 0 where a place holds none.
+
+    item     (R, P) int64
+    amount   (R, P) float32 what the recent steps give it
+    seen     (R, P) bool: it is among the recent items
+    carrier  (R, P) the recent step that gives most, -1 for none
+    own      (R, P) bool: it gives most because it is the item itself
+    order    (R, P) the place that stood here before the places were sorted
+    starts   flat indices of the first places of runs of equal items
+    """
+
+    item: np.ndarray
+    amount: np.ndarray
+    seen: np.ndarray
+    carrier: np.ndarray
+    own: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+
+
+def neighbour_places(checkpoint: Checkpoint) -> list[int]:
+    """How many neighbours are looked at of each recent step, (J,); N is their sum."""
+    kept = checkpoint.statistics.neighbour_item.shape[1]
+    return [min(count, kept) for count in NEIGHBOURS_OF_STEP]
+
+
+def neighbours_of(
+    recent: np.ndarray, checkpoint: Checkpoint
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Neighbours of the recent items, their shares of what followed, their cosines: (R, N)."""
     statistics = checkpoint.statistics
-    item = statistics.neighbour_item[recent]  # (R, J, N)
-    weight = statistics.neighbour_weight[recent] * _recency(checkpoint)[:, None]
-    return item, weight
+    places = neighbour_places(checkpoint)
+    total = sum(places)
+    item = np.empty((len(recent), total), np.int64)
+    follows = np.empty((len(recent), total), np.float32)
+    together = np.empty((len(recent), total), np.float32)
+    end = 0
+    for step, count in enumerate(places):
+        part, end = slice(end, end + count), end + count
+        of = recent[:, step]
+        item[:, part] = statistics.neighbour_item[of, :count]
+        follows[:, part] = statistics.neighbour_follows[of, :count]
+        together[:, part] = statistics.neighbour_together[of, :count]
+    return item, follows, together
 
 
-def _recency(checkpoint: Checkpoint) -> np.ndarray:
-    """What a step counts by how far it lies back, (J,)."""
-    return np.asarray(checkpoint.ranking.recency ** np.arange(LOOK_BACK), dtype=np.float32)
+def _amounts(
+    recent: np.ndarray, follows: np.ndarray, together: np.ndarray, checkpoint: Checkpoint
+) -> np.ndarray:
+    """What each neighbour place, and behind them each recent item itself, adds: (R, N + J)."""
+    weights = checkpoint.ranking
+    places = neighbour_places(checkpoint)
+    of_step = [np.array(w, np.float32) for w in (weights.follows, weights.together, weights.again)]
+    total = follows.shape[1]
+    amount = np.empty((len(recent), total + LOOK_BACK), np.float32)
+    np.multiply(follows, np.repeat(of_step[0], places), out=amount[:, :total])
+    amount[:, :total] += together * np.repeat(of_step[1], places)
+    amount[:, total:] = of_step[2] + of_step[0] * checkpoint.statistics.item_again[recent]
+    return amount
 
 
-def _candidates(
-    recent: np.ndarray, likely: Interests, checkpoint: Checkpoint
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct candidates of each row in item order, transition share and repeats of each, and the
-    recent step that carries it (-1 for none): (R, P).
+def candidates(recent: np.ndarray, likely: Interests, checkpoint: Checkpoint) -> Candidates:
+    """The candidates of rows with these recent items (R, J) and likely categories.
 
-    A candidate of several sources stands once, with its shares added; the other places hold 0. It
-    is carried by the newest step at which the user came to it, or else by the one that it follows
-    most.
+    A candidate of several sources stands once, with its amounts added.
     """
     statistics = checkpoint.statistics
     count, steps = recent.shape
-    neighbour, weight = _transition_parts(recent, checkpoint)
+    neighbour, follows, together = neighbours_of(recent, checkpoint)
     popular = statistics.category_item[likely.category, :CATEGORY_ITEMS]
     trending = statistics.trending_item[:TRENDING_ITEMS]
-    followers = neighbour[0].size
-    known = followers + steps
+    near = neighbour.shape[1]
+    known = near + steps
     listed = known + popular[0].size
     places = listed + len(trending) + 1
     item = np.empty((count, places), np.int64)
-    item[:, :followers] = neighbour.reshape(count, -1)
-    item[:, followers:known] = recent
+    item[:, :near] = neighbour
+    item[:, near:known] = recent
     item[:, known:listed] = popular.reshape(count, -1)
     item[:, listed:-1] = trending
     item[:, -1] = 0  # sorts to the front, where ``best`` points when no candidate is left
@@ -171,27 +224,26 @@ def _candidates(
     item <<= _POSITION_BITS
     item |= np.arange(places)
     item.sort(axis=1)
-    order = item & ((1 << _POSITION_BITS) - 1)
+    order = item & _LAST_PLACE
     item >>= _POSITION_BITS
     starts, first = _runs(item)
     amount = np.zeros((count, places), np.float32)
-    amount[:, :followers] = weight.reshape(count, -1)
-    amount[:, followers:known] = _recency(checkpoint)
-    amount = amount[np.arange(count)[:, None], order]
-    came = (order >= followers) & (order < known)
-    share, repeats = (
-        _at(starts, np.add.reduceat(np.where(part, amount, 0).ravel(), starts), item.shape)
-        for part in (order < followers, came)
-    )
+    amount[:, :known] = _amounts(recent, follows, together, checkpoint)
+    amount = np.take_along_axis(amount, order, 1)
+    came = (order >= near) & (order < known)
+    total = _at(starts, np.add.reduceat(amount.ravel(), starts), item.shape)
+    seen = _at(starts, np.logical_or.reduceat(came.ravel(), starts), item.shape)
     # What carries most has the highest key; the bits of a float above 0 order as it does.
-    step = np.where(came, order - followers, order // neighbour.shape[2])
-    key = (amount.view(np.uint32).astype(np.int64) << _STEP_BITS) | (_STEPS - step)
-    key[came] += 1 << 40
-    key[amount == 0] = 0
-    best = np.maximum.reduceat(key.ravel(), starts)
-    carrier = _at(starts, np.where(best > 0, _STEPS - (best & _STEPS), -1), item.shape)
+    place = (amount.view(np.uint32).astype(np.int64) << _POSITION_BITS) | (_LAST_PLACE - order)
+    place[amount == 0] = 0
+    best = _at(starts, np.maximum.reduceat(place.ravel(), starts), item.shape)
+    heaviest = _LAST_PLACE - (best & _LAST_PLACE)
+    of_place = np.full(_LAST_PLACE + 1, -1)
+    of_place[:known] = np.r_[np.repeat(np.arange(steps), neighbour_places(checkpoint)), :steps]
+    carrier = np.where(best > 0, of_place[heaviest], -1)
+    own = (best > 0) & (heaviest >= near)
     item[~first] = 0
-    return item, share, repeats, carrier
+    return Candidates(item, total, seen, carrier, own, order, starts)
 
 
 def _runs(item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -209,53 +261,101 @@ def _at(starts: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> np.nd
     return spread
 
 
-def _scores(
+@dataclass(frozen=True)
+class Parts:
+    """What a score is fused of, each (E,) float32 but ``row`` and ``item``; see above."""
+
+    row: np.ndarray
+    item: np.ndarray
+    lstm: np.ndarray
+    category: np.ndarray
+    alike: np.ndarray
+    popularity: np.ndarray
+    trend: np.ndarray
+    seen: np.ndarray
+
+    LINEAR: ClassVar = ("lstm", "category", "alike", "popularity", "trend", "seen")
+
+
+def score_parts(
+    rows: StateBatch,
     out: np.ndarray,
     logits: np.ndarray,
-    item: np.ndarray,
-    share: np.ndarray,
-    repeats: np.ndarray,
+    found: Candidates,
+    checkpoint: Checkpoint,
+) -> tuple[np.ndarray, Parts]:
+    """Flat places of the candidates that are there, (E,), and what their scores are fused of.
+
+    out     (R, H) what the heads read of each row
+    logits  (R, C) category logits
+    """
+    network, statistics = checkpoint.network, checkpoint.statistics
+    place = np.flatnonzero(found.item)
+    row = place // found.item.shape[1]
+    item = found.item.ravel()[place]
+    table = network.item.weight.detach().numpy()
+    own = np.empty(len(item), np.float32)
+    for at in range(0, len(item), SCORED_TOGETHER):
+        part = slice(at, at + SCORED_TOGETHER)
+        own[part] = np.einsum("mh,mh->m", table.take(item[part], 0), out.take(row[part], 0))
+    own += network.item_bias.detach().numpy().take(item)
+    category = statistics.item_category[item]
+    last = interests.last_step(rows)[1]
+    return place, Parts(
+        row,
+        item,
+        own,
+        logits[row, category],
+        (category == last[row]) & (category > 0),
+        statistics.item_log_popularity[item],
+        statistics.item_log_trend[item],
+        found.seen.ravel()[place],
+    )
+
+
+def _scores(
+    rows: StateBatch,
+    out: np.ndarray,
+    logits: np.ndarray,
+    found: Candidates,
     checkpoint: Checkpoint,
 ) -> np.ndarray:
     """Scores of the candidates (R, P), -inf where the place holds none."""
-    network, statistics = checkpoint.network, checkpoint.statistics
-    score = np.full(item.shape, -np.inf, np.float32)
-    place = np.flatnonzero(item)
-    row = place // item.shape[1]
-    ids = item.ravel()[place]
-    table = network.item.weight.detach().numpy()
-    bias = network.item_bias.detach().numpy()
-    own = np.empty(len(ids), np.float32)
-    for at in range(0, len(ids), SCORED_TOGETHER):
-        part = slice(at, at + SCORED_TOGETHER)
-        own[part] = np.einsum("mh,mh->m", table.take(ids[part], 0), out.take(row[part], 0))
-    own += bias.take(ids)
+    score = np.full(found.item.shape, -np.inf, np.float32)
+    place, parts = score_parts(rows, out, logits, found, checkpoint)
+    amount = found.amount.ravel()[place]
     score.ravel()[place] = _fuse(
-        own,
-        share.ravel()[place],
-        repeats.ravel()[place],
-        logits[row, statistics.item_category[ids]],
-        statistics.item_log_popularity[ids],
+        amount,
+        parts.lstm,
+        parts.category,
+        parts.alike,
+        parts.popularity,
+        parts.trend,
+        parts.seen,
         checkpoint,
     )
     return score
 
 
 def _fuse(
-    own: np.ndarray,
-    share: np.ndarray,
-    repeats: np.ndarray,
-    category_logit: np.ndarray,
-    log_popularity: np.ndarray,
+    amount: np.ndarray,
+    lstm: np.ndarray,
+    category: np.ndarray,
+    alike: np.ndarray,
+    popularity: np.ndarray,
+    trend: np.ndarray,
+    seen: np.ndarray,
     checkpoint: Checkpoint,
 ) -> np.ndarray:
     weights = checkpoint.ranking
     return np.asarray(
-        weights.lstm * own
-        + weights.transition * np.log1p(TRANSITION_SCALE * share)
-        + weights.category * category_logit
-        + weights.popularity * log_popularity
-        + weights.repeat * repeats,
+        weights.lstm * lstm
+        + weights.transition * np.log1p(amount)
+        + weights.category * category
+        + weights.alike * alike
+        + weights.popularity * popularity
+        + weights.trend * trend
+        + weights.seen * seen,
         dtype=np.float32,
     )
 
@@ -266,19 +366,26 @@ def catalogue_scores(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoin
     out = interests.hidden_readout(rows, checkpoint)
     logits = interests.category_logits(rows, out, now_ms // 1000, checkpoint)
     own = in_blocks(checkpoint.network.item_logits, out)  # (R, I)
-    recent, _ = _recent_items(rows)
-    neighbour, weight = _transition_parts(recent, checkpoint)
-    share = np.zeros(own.shape, np.float32)
-    row = np.broadcast_to(np.arange(len(rows))[:, None, None], neighbour.shape)
-    np.add.at(share, (row, neighbour), weight)
-    repeats = np.zeros(own.shape, np.float32)
-    np.add.at(repeats, (np.arange(len(rows))[:, None], recent), _recency(checkpoint))
+    recent, _ = recent_items(rows)
+    neighbour, follows, together = neighbours_of(recent, checkpoint)
+    amount = np.zeros(own.shape, np.float32)
+    row = np.arange(len(rows))[:, None]
+    np.add.at(
+        amount,
+        (row, np.concatenate((neighbour, recent), 1)),
+        _amounts(recent, follows, together, checkpoint),
+    )
+    seen = np.zeros(own.shape, dtype=bool)
+    seen[row, recent] = True
+    last = interests.last_step(rows)[1][:, None]
     scores = _fuse(
+        amount,
         own,
-        share,
-        repeats,
         logits[:, statistics.item_category],
+        (statistics.item_category == last) & (last > 0),
         statistics.item_log_popularity,
+        statistics.item_log_trend,
+        seen,
         checkpoint,
     )
     scores[:, 0] = -np.inf
@@ -318,7 +425,7 @@ def _reasons(
     checkpoint: Checkpoint,
 ) -> np.ndarray:
     """Reason of each listed item (R, K); ``step`` is the recent step that carries it or
-    -1, ``again`` true where the user came to the item itself."""
+    -1, ``again`` true where that is because the user came to the item itself."""
     reason = np.full(item.shape, Reason.SEQUENCE)
     trending = checkpoint.statistics.trending_item[:TRENDING_ITEMS]
     reason[(item[:, :, None] == trending).any(2)] = Reason.TRENDING

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from model.counting import by_user, count_statistics
 from model.errors import EventLogError
 from model.event_log import EventLog
 from model.events import EventBatch
+from model.held_lists import held_lists
 from model.interest_lstm import DAY_S, PROFILE, InterestLSTM, NetworkSize
 from model.learning import (
     LearningSettings,
@@ -62,7 +64,9 @@ class TrainingConfig:
     horizon_s           length of the predicted window
     min_item_count      rarer items share hashed buckets
     windows             windows the category readout learns from, at most
-    lists               lists that the fusion weights are chosen by, at most
+    held_out            what early stopping and fusion weights go by: "late", the later slice,
+                        or "last", each user's last event
+    lists               lists that the fusion weights are learned from, at most
     refit               fit the network again with the later slice included
     average_run_length  mean steps between false drift alarms that the threshold is set to
     target              event type whose categories are predicted, None for all
@@ -76,7 +80,8 @@ class TrainingConfig:
     min_item_count: int = 1
     max_items: int = 200_000
     windows: int = 20_000
-    lists: int = 1500
+    lists: int = 4000
+    held_out: Literal["late", "last"] = "late"
     refit: bool = True
     average_run_length: int = 1000
     calibration_steps: int = 400_000
@@ -203,15 +208,19 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     m = _material(log, config)
     learning = config.learning
     whole = UserSteps(by_user(m.batch), config.target)
-    early_batch = m.batch.take(m.batch.time_ms < m.late_s * 1000)
+    held = m.batch.time_ms >= m.late_s * 1000
+    if config.held_out == "last":
+        held = log.last_events()
+    early_batch = m.batch.take(~held)
     early = UserSteps(by_user(early_batch), config.target)
-    m = _with_half_lives(m, early, whole, config, progress)
+    held_steps = held[np.argsort(m.batch.user, kind="stable")]
+    m = _with_half_lives(m, early, whole, held_steps, config, progress)
     network = _network(m.vocabulary, config)
 
     random = np.random.default_rng(config.seed)
     windows = _windows(early, m.late_s, m, config, random)
     fit_counters(network, windows, learning, random, progress)
-    validation = _validation(whole, m, random)
+    validation = _validation(whole, held_steps, m, random)
     together = _together(early_batch, m, config)
     profile = tuning.choose_profile(network, together, windows, validation.windows)
     counters = tuning.counter_weights(network)
@@ -222,12 +231,13 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     early_statistics = count_statistics(early_batch, m.vocabulary, m.half_life_s, m.horizon_s)
     draft = _checkpoint(network, early_statistics, m, config)
     progress("tuning", 0, 3)
-    late = tuning.late_rows(
-        draft, m.batch, len(m.names), m.late_s, config.lists, config.seed, config.target
-    )
+    late = tuning.late_rows(draft, m.batch, len(m.names), m.late_s, config.seed, config.target)
     temperature = tuning.fit_temperature(draft, late)
     early_statistics = replace(early_statistics, temperature=temperature)
-    ranking, ndcg = tuning.choose_ranking(replace(draft, statistics=early_statistics), late)
+    lists = held_lists(draft, m.batch, held, config.lists, config.seed)
+    ranking, ndcg = tuning.choose_ranking(
+        replace(draft, statistics=early_statistics), lists, progress
+    )
 
     progress("tuning", 1, 3)
     windows = _windows(whole, m.end_s, m, config, random)
@@ -266,7 +276,12 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
 
 
 def _with_half_lives(
-    m: _Material, early: UserSteps, whole: UserSteps, config: TrainingConfig, progress: Progress
+    m: _Material,
+    early: UserSteps,
+    whole: UserSteps,
+    held: np.ndarray,
+    config: TrainingConfig,
+    progress: Progress,
 ) -> _Material:
     """The material with the half-lives whose counters do best on the later slice.
 
@@ -281,7 +296,7 @@ def _with_half_lives(
         network = _network(m.vocabulary, config)
         windows = _windows(early, m.late_s, tried, config, random)
         fit_counters(network, windows, config.learning, random, progress)
-        late = _validation(whole, tried, random).windows
+        late = _validation(whole, held, tried, random).windows
         found.append((tried, *tuning.window_merits(network, late)))
     _, first_ndcg, first_loss = found[0]
     best = max(found, key=lambda f: f[1] / max(first_ndcg, 1e-9) - f[2] / max(first_loss, 1e-9))
@@ -320,9 +335,14 @@ def _windows(
     )
 
 
-def _validation(whole: UserSteps, m: _Material, random: np.random.Generator) -> Validation:
-    """Steps of the later slice that have a next item, and each user's window at its start."""
-    steps = np.flatnonzero((whole.clock_s >= m.late_s) & (next_items(whole) > 0))
+def _validation(
+    whole: UserSteps, held: np.ndarray, m: _Material, random: np.random.Generator
+) -> Validation:
+    """Steps whose next item is held out, and each user's window at the start of the later slice.
+
+    held  (N,) bool, of the steps by user
+    """
+    steps = np.flatnonzero(np.append(held[1:], False) & (next_items(whole) > 0))
     if len(steps) > tuning.MAX_STEPS:
         steps = np.sort(random.choice(steps, tuning.MAX_STEPS, replace=False))
     categories = m.vocabulary.categories

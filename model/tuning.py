@@ -15,10 +15,13 @@ from model import interests, ranking
 from model.checkpoint import Checkpoint, RankingSettings
 from model.cooccurrence import CoOccurrence
 from model.events import EventBatch, Source
+from model.fusion import fit_ranking
+from model.held_lists import HeldLists
 from model.interest_lstm import InterestLSTM
 from model.learning import (
     COUNTERS,
     PROFILES,
+    Progress,
     Validation,
     count_logits,
     hidden_at,
@@ -32,9 +35,6 @@ from model.windows import Windows
 
 MAX_STEPS = 4096
 MAX_USERS = 2000
-PASSES = 3
-LEAST_GAIN = 0.005
-"""A weight changes when NDCG@10 gains so much of itself: less is noise of a few lists."""
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
 RIDGES = (1.0, 4.0, 16.0, 64.0)
@@ -44,14 +44,6 @@ SCALE_WINDOWS = 2000
 TEMPERATURE_GRID = np.geomspace(0.5, 2.5, 41)
 BUCKET_ROWS = 100
 """A temperature of its own needs so many rows."""
-_GRID: dict[str, tuple[float, ...]] = {
-    "transition": (0.0, 0.5, 1.0, 2.0),
-    "repeat": (0.0, 1.0, 2.0, 4.0),
-    "recency": (0.5, 0.8, 0.95),
-    "category": (0.0, 0.2, 0.5),
-    "popularity": (0.0, 0.1, 0.3),
-    "lstm": (0.0, 0.3, 0.6, 1.0),
-}
 
 
 def counter_weights(network: InterestLSTM) -> dict[str, torch.Tensor]:
@@ -207,16 +199,12 @@ def _sums(row: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:
 class Late:
     """Rows of the later slice and what followed.
 
-    rows, now_ms, label          rows at its start and the categories touched within the horizon
-    list_rows, list_ms, target   rows after some events and the item that came next
+    rows, now_ms, label   rows at its start and the categories touched within the horizon
     """
 
     rows: StateBatch
     now_ms: np.ndarray
     label: np.ndarray
-    list_rows: StateBatch
-    list_ms: np.ndarray
-    target: np.ndarray
 
 
 def late_rows(
@@ -224,11 +212,10 @@ def late_rows(
     batch: EventBatch,
     users: int,
     late_s: int,
-    lists: int,
     seed: int = 0,
     target: int | None = None,
 ) -> Late:
-    """Moves rows through the log up to and into the later slice, of at most 2,000 users.
+    """Moves rows through the log up to the later slice, of at most 2,000 users.
 
     target  event type of the labels, None for all
     """
@@ -253,41 +240,8 @@ def late_rows(
     if target is not None:
         inside &= batch.event_type == target
     label[batch.user[inside], batch.category[inside]] = True
-    list_rows, following = _next_items(
-        rows, batch.take(batch.time_ms >= late_ms), quiet, lists, random
-    )
     now_ms = np.full(len(rows), late_ms)
-    return Late(rows, now_ms, label, list_rows, list_rows["last_time_ms"], following)
-
-
-def _next_items(
-    rows: StateBatch,
-    late: EventBatch,
-    checkpoint: Checkpoint,
-    lists: int,
-    random: np.random.Generator,
-) -> tuple[StateBatch, np.ndarray]:
-    """Rows right before some events of the later slice, and the item each event brought."""
-    order = np.argsort(late.user, kind="stable")
-    place = np.empty(len(late), dtype=np.int64)  # number of the step among its user's
-    starts = np.searchsorted(late.user[order], np.arange(len(rows)))
-    place[order] = np.arange(len(late)) - starts[late.user[order]]
-    events = np.flatnonzero((late.item > 0) & (late.line == 0))
-    events = random.permutation(events)[:lists]
-    events = events[np.argsort(place[events], kind="stable")]
-    found, targets = [rows[:0]], [np.zeros(0, np.int64)]
-    reached = np.zeros(len(rows), dtype=np.int64)
-    while len(events):
-        _, first = np.unique(late.user[events], return_index=True)  # one event of each user
-        now, events = events[first], np.delete(events, first)
-        goal = reached.copy()
-        goal[late.user[now]] = place[now]
-        between = (place >= reached[late.user]) & (place < goal[late.user])
-        rows, _ = transition(rows, late.take(between), Source(), checkpoint)
-        reached = goal
-        found.append(rows[late.user[now]])
-        targets.append(late.item[now])
-    return np.concatenate(found), np.concatenate(targets)
+    return Late(rows, now_ms, label)
 
 
 def fit_temperature(checkpoint: Checkpoint, late: Late) -> np.ndarray:
@@ -320,28 +274,13 @@ def _row_loss(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.asarray(np.logaddexp(0, logits).sum(1) - np.where(label, logits, 0).sum(1))
 
 
-def choose_ranking(checkpoint: Checkpoint, late: Late) -> tuple[RankingSettings, float]:
-    """Fusion weights with the best NDCG@10 of the next item, one weight after the other."""
-    best = checkpoint.ranking
-    if len(late.target) == 0:
-        return best, 0.0
-    best_ndcg = _list_ndcg(checkpoint, late, best)
-    for _ in range(PASSES):
-        before = best
-        for name, values in _GRID.items():
-            for value in values:
-                candidate = replace(best, **{name: value})
-                if candidate == best:
-                    continue
-                ndcg = _list_ndcg(checkpoint, late, candidate)
-                if ndcg > best_ndcg * (1 + LEAST_GAIN):
-                    best, best_ndcg = candidate, ndcg
-        if best == before:
-            break
-    return best, best_ndcg
-
-
-def _list_ndcg(checkpoint: Checkpoint, late: Late, settings: RankingSettings) -> float:
-    lists = ranking.rank(late.list_rows, late.list_ms, replace(checkpoint, ranking=settings), TOP)
-    hit = lists.item == late.target[:, None]
-    return float((hit @ DISCOUNT[: hit.shape[1]]).mean())
+def choose_ranking(
+    checkpoint: Checkpoint, lists: HeldLists, progress: Progress
+) -> tuple[RankingSettings, float]:
+    """Fusion weights learned from the next items, and NDCG@10 of the lists they give."""
+    if len(lists) == 0:
+        return checkpoint.ranking, 0.0
+    chosen = fit_ranking(checkpoint, lists, progress)
+    found = ranking.rank(lists.rows, lists.now_ms, replace(checkpoint, ranking=chosen), TOP)
+    hit = found.item == lists.target[:, None]
+    return chosen, float((hit @ DISCOUNT[: hit.shape[1]]).mean())

@@ -140,7 +140,7 @@ def _item_pieces(
     carried = np.zeros(len(item), dtype=bool)
     for kind, table in (
         (Reason.REPEATED, pieces.repeated),
-        (Reason.VIEWED_TOGETHER, pieces.follows),
+        (Reason.VIEWED_TOGETHER, pieces.beside),
     ):
         of_kind = reason == kind
         at = np.flatnonzero(of_kind)
@@ -217,9 +217,9 @@ class _Pieces:
             name = vocabulary.category_name(index)
             return _reason(RecommendationReason("category", f"of the likely category {name}"))
 
-        def follows(index: int) -> bytes:
+        def beside(index: int) -> bytes:
             name = vocabulary.item_name(index)
-            return carried("viewed_together", f"often follows {name or 'the last items'}", name)
+            return carried("viewed_together", f"often goes with {name or 'the last items'}", name)
 
         def repeated(index: int) -> bytes:
             return carried("repeated", "came to it lately", vocabulary.item_name(index))
@@ -236,7 +236,7 @@ class _Pieces:
         self.item = _Table(vocabulary.items, item)
         self.interest = _Table(vocabulary.categories, interest)
         self.category = _Table(vocabulary.categories, category)
-        self.follows = _Table(vocabulary.items, follows)
+        self.beside = _Table(vocabulary.items, beside)
         self.repeated = _Table(vocabulary.items, repeated)
 
 

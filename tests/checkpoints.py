@@ -69,8 +69,11 @@ def named_checkpoint(
         item_category=item_category,
         category_group=np.arange(vocabulary.categories, dtype=np.int64) % 6,
         item_log_popularity=np.log(share / share.sum()).astype(np.float32),
+        item_log_trend=np.log(share[::-1] / share.sum()).astype(np.float32),
+        item_again=(share / share.sum()).astype(np.float32),
         neighbour_item=neighbour_item,
-        neighbour_weight=weight.astype(np.float32),
+        neighbour_follows=weight.astype(np.float32),
+        neighbour_together=(weight[:, ::-1] * (neighbour_item > 0) / 4).astype(np.float32),
         category_item=category_item,
         trending_item=trending,
         half_life_s=np.array([1.0, 7.0, 30.0]) * DAY_S,
@@ -81,7 +84,7 @@ def named_checkpoint(
         vocabulary,
         statistics,
         DriftSettings(),
-        RankingSettings(),
+        RankingSettings(alike=0.3, trend=0.1, seen=0.2, again=(40.0, *[10.0] * 7)),
         30 * DAY_S,
     )
 

@@ -1,124 +1,316 @@
-"""The item of the next event, from the lists that the lane would give.
+"""The item of the next event, from the lists that the lane would give: three protocols.
 
-The checkpoint is trained on what came before the cut-off (the caller sees to it); a user's own row
-goes on after it.
+=============  ==============================================================================
+successive     every event from T on whose user has an earlier one; T is the .9 quantile of all
+               timestamps
+last           each user's last event, where it lies at or after T
+leave-one-out  each user's last event, with everything else known, other users' later events
+               too: it leaks the future, and stands here to compare with papers; seen items are
+               not listed
+=============  ==============================================================================
+
+Learning over users stays frozen at the cut; a user's own row goes on. A list is the one that the
+lane gives after the user's event before. Dimensions: Q targets, K list length.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 
-from model import baselines
 from model.checkpoint import Checkpoint
-from model.event_log import EventLog
+from model.evaluation.item_lists import LIST_ITEMS, list_table, list_tables, places
+from model.evaluation.protocols import Options
+from model.evaluation.report import Report
+from model.event_log import EventLog, read_event_log
 from model.events import EventBatch, Source
+from model.item_baselines import ItemFloor, Mix, Queries, tuned_floor
 from model.learning import Progress
-from model.metrics import Interval, bootstrap
-from model.prediction import event_cuts, move
-from model.transition import transition
+from model.prediction import event_cuts
+from model.ranking import rank
+from model.state import new_rows
+from model.training import train
+from model.transition import moved_rows, transition
 
-TOP = 10
+SPLIT_QUANTILE = 0.9
+LATER_MS = 30 * 60_000
+EVER_MS = int(np.iinfo(np.int64).min)
+BATCH_STEPS = 20_000
+LISTED_STEPS = 4000
+CANDIDATES = 300
+"""Places of a list before seen items are taken from it."""
 
 
 @dataclass(frozen=True)
-class NextItemReport:
-    """HR@10 and NDCG@10 of the next event's item, by predictor, over ``events`` events.
+class Targets:
+    """Q events to be foreseen, by user and in order; steps are numbered in order of user and time.
 
-    named   share of these events whose item the vocabulary names: no other can be listed
+    user    (Q,) user
+    number  (Q,) 0-based number of the event among the user's events that are foreseen
+    start   (Q,) the user's first step
+    step    (Q,) the event's first step: the steps from ``start`` to it are known
+    item    (Q,) the event's first item, 0 = none
+    seen    (Q,) bool: the user had the item before
+    later   (Q,) bool: more than 30 minutes after the user's event before
     """
 
-    figures: dict[str, dict[str, float]]
-    gain: tuple[float, Interval]
-    events: int
-    named: float
+    user: np.ndarray
+    number: np.ndarray
+    start: np.ndarray
+    step: np.ndarray
+    item: np.ndarray
+    seen: np.ndarray
+    later: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, index: np.ndarray) -> Targets:
+        """The targets at ``index``."""
+        return Targets(
+            self.user[index],
+            self.number[index],
+            self.start[index],
+            self.step[index],
+            self.item[index],
+            self.seen[index],
+            self.later[index],
+        )
+
+    def queries(self, steps: EventBatch) -> Queries:
+        """What is known before each target."""
+        return Queries(steps.item, self.start, self.step)
+
+    def last_of_users(self) -> Targets:
+        """The last target of each user."""
+        if len(self) == 0:
+            return self
+        return self.take(np.r_[np.flatnonzero(self.user[1:] != self.user[:-1]), len(self) - 1])
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """Masks of the targets with an item, (Q,), by the name of the group."""
+        known = self.item > 0
+        return {
+            "all": known,
+            "later than 30 minutes": known & self.later,
+            "repeats": known & self.seen,
+            "new items": known & ~self.seen,
+            "last of each user": known & (np.diff(self.user, append=-1) != 0),
+        }
 
 
-def evaluate_next_item(
-    log: EventLog, checkpoint: Checkpoint, cutoff_ms: int, progress: Progress, seed: int = 0
-) -> NextItemReport:
-    """The item of each event whose user's event before is at or after the cut-off.
+def in_replay_order(log: EventLog) -> EventLog:
+    """The rows by time; at one time by user, ``pos``, and place in the file."""
+    return log.take(np.lexsort((np.arange(len(log)), log.pos, log.user, log.time_ms)))
 
-    The row goes on with the events, everything else is frozen. Candidates are those of the lane.
-    The gain is over the user's last items filled up with popular ones, bootstrapped over users.
+
+def split_time(log: EventLog) -> int:
+    """T: the .9 quantile of all timestamps, in whole milliseconds."""
+    return int(np.ceil(np.quantile(log.time_ms, SPLIT_QUANTILE)))
+
+
+def targets_from(steps: EventBatch, cutoff_ms: int) -> Targets:
+    """The events from ``cutoff_ms`` on that have an earlier event of their user.
+
+    ``steps`` stand by user, and in order of time.
     """
-    moved = move(log, checkpoint, progress, cutoff_ms)
-    batch, names = log.batch(checkpoint.vocabulary)
-    item_after = _next_event_item(batch)
-    rows = moved.rows
-    every = replace(checkpoint, recommend_every=1, top_k=TOP)
-    popular = baselines.popular_items(moved.batch, TOP)
-    popular_list = popular.tolist()
-    held = _items_by_user(moved.batch, len(names))
-    late = np.flatnonzero(batch.time_ms >= cutoff_ms)
-    hits: dict[str, list[int]] = {"model": [], "most popular": [], "last items": []}
-    users: list[int] = []
-    named = 0
-    rest = batch.take(late)
-    for start, end in event_cuts(rest, 5000):
-        part = rest.take(slice(start, end))
-        rows, outputs = transition(rows, part, Source(), every)
-        lists = outputs.recommendations.item
-        for step, listed in zip(outputs.recommend_step.tolist(), lists, strict=True):
-            user, target = int(part.user[step]), int(item_after[late[start + step]])
-            first = step
-            while part.line[first] > 0:
-                first -= 1
-            held[user].extend(int(i) for i in part.item[first : step + 1] if i > 0)
-            if target == 0:
-                continue
-            users.append(user)
-            named += target < checkpoint.vocabulary.first_item_bucket
-            hits["model"].append(_place(listed.tolist(), target))
-            hits["most popular"].append(_place(popular_list, target))
-            last = baselines.last_items(held[user][-50:], popular, TOP)
-            hits["last items"].append(_place(last, target))
-        progress("events", end, len(rest))
-    gain = {name: _gain(np.array(places, dtype=np.int64)) for name, places in hits.items()}
-    figures = {
-        name: {"HR@10": float((g > 0).mean()), "NDCG@10": float(g.mean())}
-        for name, g in gain.items()
-        if len(g)
-    }
-    owner = np.array(users, dtype=np.int64)
-    difference = _mean_by_user(gain["model"] - gain["last items"], owner)
-    return NextItemReport(
-        figures=figures,
-        gain=(float(np.nanmean(difference)), bootstrap(difference, seed)),
-        events=len(users),
-        named=named / max(len(users), 1),
+    head = np.flatnonzero(steps.line == 0)
+    user, time_ms = steps.user[head], steps.time_ms[head]
+    first = np.r_[True, user[1:] != user[:-1]][: len(head)]
+    start = head[first][np.cumsum(first) - 1]
+    wanted = (time_ms >= cutoff_ms) & ~first
+    count = np.cumsum(wanted)
+    number = count - 1 - (count - wanted)[first][np.cumsum(first) - 1]
+    gap_ms = np.diff(time_ms, prepend=time_ms[:1])
+    item = steps.item[head]
+    pair = user * (int(steps.item.max(initial=0)) + 1)
+    _, once, inverse = np.unique(pair + item, return_index=True, return_inverse=True)
+    at = np.flatnonzero(wanted)
+    return Targets(
+        user=user[at],
+        number=number[at],
+        start=start[at],
+        step=head[at],
+        item=item[at],
+        seen=(once[inverse] < np.arange(len(head)))[at],
+        later=(gap_ms > LATER_MS)[at],
     )
 
 
-def _next_event_item(batch: EventBatch) -> np.ndarray:
-    """The first item of the same user's next event, at each event's last step, else 0: (N,)."""
+def successive(options: Options, progress: Progress) -> Report:
+    """Every event from T on."""
+    return _after_the_split(options, progress, last=False)
+
+
+def last(options: Options, progress: Progress) -> Report:
+    """Each user's last event, where it lies at or after T."""
+    return _after_the_split(options, progress, last=True)
+
+
+def _after_the_split(options: Options, progress: Progress, last: bool) -> Report:
+    log = in_replay_order(read_event_log(options.data))
+    cutoff_ms = split_time(log) if options.cutoff_ms is None else options.cutoff_ms
+    checkpoint = options.checkpoint
+    if checkpoint is None:
+        trained = train(log, options.config, progress, cutoff_ms, options.data.name)
+        checkpoint = trained.checkpoint
+    batch, users = log.batch(checkpoint.vocabulary)
     order = np.argsort(batch.user, kind="stable")
-    user, item = batch.user[order], batch.item[order]
-    after = np.zeros(len(batch), dtype=np.int64)
-    same = user[1:] == user[:-1]
-    after[order[:-1]] = np.where(same & batch.last_line[order[:-1]], item[1:], 0)
-    return after
+    steps = batch.take(order)
+    targets = targets_from(steps, cutoff_ms)
+    if last:
+        targets = targets.last_of_users()
+    lists = lists_before(batch, order, targets, cutoff_ms, len(users), checkpoint, progress)
+    early = steps.time_ms < cutoff_ms
+    listed = _floors(steps, early, targets, checkpoint, options, progress, unseen=False)
+    title = "Next item, last" if last else "Next item, successive"
+    columns = {"user_id": _names(users, targets)}
+    if not last:
+        columns["target"] = pa.array(targets.number)
+    return _report(title, lists, listed, targets, checkpoint, columns, options.seed)
 
 
-def _items_by_user(batch: EventBatch, users: int) -> list[list[int]]:
-    held: list[list[int]] = [[] for _ in range(users)]
-    for user, item in zip(batch.user.tolist(), batch.item.tolist(), strict=True):
-        if item > 0:
-            held[user].append(item)
-    return held
+def leave_one_out(options: Options, progress: Progress) -> Report:
+    """Each user's last event; the items that the user had before are not listed."""
+    log = in_replay_order(read_event_log(options.data))
+    last_event = log.last_events()
+    known = log.take(~last_event)
+    checkpoint = options.checkpoint
+    if checkpoint is None:
+        config = replace(options.config, held_out="last")
+        checkpoint = train(known, config, progress, None, options.data.name).checkpoint
+    batch, users = log.batch(checkpoint.vocabulary)
+    by_user = np.argsort(batch.user, kind="stable")
+    steps = batch.take(by_user)
+    targets = targets_from(steps, EVER_MS).last_of_users()
+    early = ~last_event[by_user]
+    rows = new_rows(len(users), checkpoint.hidden)
+    before = batch.take(~last_event)
+    for start, end in event_cuts(before, BATCH_STEPS):
+        rows, _ = moved_rows(rows, before.take(slice(start, end)), Source(), checkpoint)
+        progress("events", end, len(before))
+    rows = rows[targets.user]
+    lists = rank(rows, rows["last_time_ms"], checkpoint, CANDIDATES).item
+    lists = without_seen(lists, targets.queries(steps), LIST_ITEMS)
+    listed = _floors(steps, early, targets, checkpoint, options, progress, unseen=True)
+    columns = {"user_id": _names(users, targets)}
+    return _report(
+        "Next item, leave one out", lists, listed, targets, checkpoint, columns, options.seed
+    )
 
 
-def _place(listed: list[int], target: int) -> int:
-    return listed.index(target) if target in listed else -1
+def lists_before(
+    batch: EventBatch,
+    order: np.ndarray,
+    targets: Targets,
+    cutoff_ms: int,
+    users: int,
+    checkpoint: Checkpoint,
+    progress: Progress,
+    k: int = LIST_ITEMS,
+) -> np.ndarray:
+    """The lane's lists after the event before each target: (Q, k).
+
+    ``order`` are the steps of ``batch``, which stands in replay order, by user.
+    """
+    before = order[targets.step - 1]  # the step after which the list is made
+    place = np.full(len(batch), -1)
+    place[before] = np.arange(len(targets))
+    early = batch.time_ms < cutoff_ms
+    every = replace(checkpoint, recommend_every=1, top_k=k)
+    lists = np.zeros((len(targets), k), np.int64)
+    rows = new_rows(users, checkpoint.hidden)
+    head, rest = batch.take(early), np.flatnonzero(~early)
+    for start, end in event_cuts(head, BATCH_STEPS):
+        rows, _ = moved_rows(rows, head.take(slice(start, end)), Source(), checkpoint)
+        progress("events", end, len(batch))
+    known = np.flatnonzero(early[before])
+    held = rows[targets.user[known]]
+    lists[known] = rank(held, held["last_time_ms"], checkpoint, k).item
+    tail = batch.take(rest)
+    for start, end in event_cuts(tail, LISTED_STEPS):
+        rows, outputs = transition(rows, tail.take(slice(start, end)), Source(), every)
+        target = place[rest[start + outputs.recommend_step]]
+        lists[target[target >= 0]] = outputs.recommendations.item[target >= 0]
+        progress("events", len(head) + end, len(batch))
+    return lists
 
 
-def _gain(place: np.ndarray) -> np.ndarray:
-    return np.where(place >= 0, 1 / np.log2(np.maximum(place, 0) + 2), 0.0)
+def without_seen(lists: np.ndarray, queries: Queries, k: int) -> np.ndarray:
+    """The first k items of each list (Q, K) that the query's history lacks, 0 where fewer."""
+    kept = np.zeros((len(lists), k), np.int64)
+    for row, listed in enumerate(lists.tolist()):
+        seen = set(queries.item[queries.start[row] : queries.end[row]].tolist())
+        new = [item for item in listed if item > 0 and item not in seen][:k]
+        kept[row, : len(new)] = new
+    return kept
 
 
-def _mean_by_user(values: np.ndarray, user: np.ndarray) -> np.ndarray:
-    if len(values) == 0:
-        return np.full(1, np.nan)
-    known, index = np.unique(user, return_inverse=True)
-    return np.asarray(np.bincount(index, values) / np.bincount(index, minlength=len(known)))
+def _floors(
+    steps: EventBatch,
+    early: np.ndarray,
+    targets: Targets,
+    checkpoint: Checkpoint,
+    options: Options,
+    progress: Progress,
+    unseen: bool,
+) -> dict[str, np.ndarray]:
+    """Lists of the baselines, each (Q, K); the mix is tuned on later steps that training sees.
+
+    early   (N,) bool: steps that may be learnt from
+    unseen  lists only items that the user has not had; tunes on each user's last known event
+    """
+    vocabulary = checkpoint.vocabulary
+    sizes = (vocabulary.items, vocabulary.first_item_bucket)
+    known = steps.take(early)
+    late_ms = int(np.quantile(known.time_ms, SPLIT_QUANTILE))
+    late = targets_from(known, late_ms)
+    if unseen:
+        late = targets_from(known, EVER_MS).last_of_users()
+        part = np.ones(len(known), dtype=bool)
+        part[late.step] = False
+    else:
+        part = known.time_ms < late_ms
+    late = late.take(np.flatnonzero((late.item > 0) & (late.item < sizes[1])))
+    earlier = ItemFloor(known.take(part), *sizes, checkpoint.horizon_s)
+    mix = tuned_floor(earlier, late.queries(known), late.item, progress, unseen, options.seed)
+    floor = ItemFloor(known, *sizes, checkpoint.horizon_s)
+    queries = targets.queries(steps)
+    lists = {f"Markov + kNN mix ({_words(mix)})": floor.lists(queries, mix, LIST_ITEMS, unseen)}
+    if unseen:
+        return lists
+    lists["repeat last, then popular"] = floor.repeat_last(queries, LIST_ITEMS)
+    lists["most popular of late"] = floor.most_popular(queries, LIST_ITEMS)
+    return lists
+
+
+def _words(mix: Mix) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in asdict(mix).items())
+
+
+def _names(users: list[str], targets: Targets) -> pa.Array:
+    return pa.array(users, pa.string()).take(pa.array(targets.user))
+
+
+def _report(
+    title: str,
+    lists: np.ndarray,
+    floors: dict[str, np.ndarray],
+    targets: Targets,
+    checkpoint: Checkpoint,
+    columns: dict[str, pa.Array],
+    seed: int,
+) -> Report:
+    found = {name: places(each, targets.item) for name, each in {"model": lists, **floors}.items()}
+    named = targets.item[targets.item > 0] < checkpoint.vocabulary.first_item_bucket
+    note = (
+        f"Every item of the catalogue can be a target; {named.mean():.1%} of the targets are items "
+        "that the training has seen, and no other can be listed."
+    )
+    tables, figures = list_tables(
+        title, found, targets.user, targets.groups(), seed=seed, note=note
+    )
+    names = checkpoint.vocabulary.item_names
+    return Report(tables, figures, predictions=list_table(lists, names, columns))

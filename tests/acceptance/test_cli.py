@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from model.checkpoint import save
+from model.checkpoint import load, save
 from model.evaluation.report import from_document
 from stream_app.errors import UsageError
 from stream_app.terminal import printable
@@ -52,6 +52,9 @@ def test_help_lists_the_commands() -> None:
         (["evaluate", "--data", "missing.csv"], {}, 1, "missing.csv"),
         (["evaluate", "--data", "x.csv", "--json", "no/where.json"], {}, 2, "no/where.json"),
         (["evaluate", "--data", "x.csv", "--predictions", "a.txt"], {}, 2, "a.txt"),
+        (["drift", "--data", "x.csv"], {}, 2, "--out"),
+        (["drift", "calibrate", "--data", "x.csv"], {}, 2, "--checkpoint"),
+        (["drift", "calibrate", "--data", "x.csv", "--checkpoint", "x"], {}, 2, "Give either"),
         (
             ["predict", "--data", "x", "--cutoff", "2020-01-01", "--out", "y", "--events", "sale"],
             {},
@@ -135,3 +138,31 @@ def test_times_and_durations() -> None:
 def test_text_steers_no_terminal() -> None:
     assert printable("a\x1b[31m\n\u202eb") == r"a\x1b[31m\n\u202eb"
     assert printable("Größe 日本 😀") == "Größe 日本 😀"
+
+
+def test_drift_calibrate_writes_the_threshold_and_what_was_measured(tmp_path: Path) -> None:
+    log, model, found = (tmp_path / name for name in ("shop.parquet", "model", "found.jsonl"))
+    made = interest_stream("simulate", "--out", str(log), "--users", "60", "--days", "40")
+    assert made.returncode == 0
+    save(tiny_checkpoint(), model, "# Checkpoint x\n\nDrift: threshold 4.0, the default.\n")
+    before = load(model)
+    words = ["--data", str(log), "--checkpoint", str(model)]
+    done = interest_stream("drift", "calibrate", *words, "--average-run-length", "200")
+    assert done.returncode == 0, done.stderr
+    after = load(model)
+    assert after.number == before.number
+    assert after.version != before.version
+    assert after.drift.average_run_length is not None
+    assert after.drift.average_run_length >= 200
+    assert after.drift.run_length_low is not None
+    assert after.drift.run_length_low >= 160
+    card = (model / "card.md").read_text()
+    assert f"# Checkpoint {after.version}" in card
+    assert f"threshold {after.drift.threshold}" in card
+    assert "the default" not in card
+    words = ["--data", str(log), "--checkpoint", str(model), "--out", str(found)]
+    assert interest_stream("drift", *words).returncode == 0
+    alarms = [json.loads(line) for line in found.read_text().splitlines()]
+    assert alarms
+    assert {alarm["threshold"] for alarm in alarms} == {after.drift.threshold}
+    assert all(alarm["statistic"] >= after.drift.threshold for alarm in alarms)

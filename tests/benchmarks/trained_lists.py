@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 
-from model import interests, ranking, tuning
+from model import interests
 from model.checkpoint import Checkpoint, RankingSettings
 from model.event_log import read_event_log
+from model.fusion import fit_ranking
+from model.held_lists import HeldLists, held_lists
 from model.metrics import Interval, bootstrap
 from model.ranking import rank
 from model.state import StateBatch
-from model.training import train
-from model.tuning import Late
+from model.training import no_progress, train
 from stream_app.terminal import Stages
 from tests.benchmarks.exact_lists import exact_lists, network_top, recall
 
@@ -27,12 +27,12 @@ TRAINED_SHARE = 0.8
 """Share of a log's time span by events that the checkpoint is trained on."""
 LISTS = 4000
 TUNED_LISTS = 500
-"""Lists that fusion weights are chosen by; the others are judged."""
+"""Lists that fusion weights are learned from; the others are judged."""
 NETWORK_ITEMS = 50
 """Items of an index that would find the network's best without a miss."""
 EVERY_CANDIDATE = 10_000
 ONLY_NETWORK = RankingSettings(
-    lstm=1.0, transition=0.0, category=0.0, popularity=0.0, repeat=0.0, diversity=0.0
+    lstm=1.0, transition=0.0, category=0.0, popularity=0.0, diversity=0.0
 )
 
 Lists = Callable[[StateBatch, np.ndarray, Checkpoint, int], np.ndarray]
@@ -84,19 +84,19 @@ def trained_on(path: Path, show: Stages) -> Trained:
     log = read_event_log(path)
     cutoff_ms = int(np.quantile(log.time_ms, TRAINED_SHARE)) // 1000 * 1000
     checkpoint = train(log, progress=show, cutoff_ms=cutoff_ms).checkpoint
-    batch, users = log.batch(checkpoint.vocabulary)
-    late = tuning.late_rows(checkpoint, batch, len(users), cutoff_ms // 1000, LISTS)
-    order = np.random.default_rng(0).permutation(len(late.target))
-    return Trained(checkpoint, late.list_rows[order], late.list_ms[order], late.target[order])
+    batch, _ = log.batch(checkpoint.vocabulary)
+    lists = held_lists(checkpoint, batch, batch.time_ms >= cutoff_ms, LISTS)
+    order = np.random.default_rng(0).permutation(len(lists))
+    return Trained(checkpoint, lists.rows[order], lists.now_ms[order], lists.target[order])
 
 
 def hits_of(trained: Trained, k: int, show: Stages) -> Hits:
     """Hits of the candidates, of exact lists, and of the candidates with the network's best items.
 
-    Each way has fusion weights of its own, chosen as training chooses them.
+    Their fusion weights are learned from other lists of the same time.
     """
     checkpoint = trained.checkpoint
-    chosen_by, judged = slice(0, TUNED_LISTS), slice(TUNED_LISTS, None)
+    learned_from, judged = slice(0, TUNED_LISTS), slice(TUNED_LISTS, None)
     rows, now_ms, target = trained.rows[judged], trained.now_ms[judged], trained.target[judged]
     ways: list[tuple[str, Lists, RankingSettings | None]] = [
         ("candidates (worker)", _candidates, None),
@@ -104,12 +104,12 @@ def hits_of(trained: Trained, k: int, show: Stages) -> Hits:
         ("exact, whole score", exact_lists, None),
         ("exact, network's part", exact_lists, ONLY_NETWORK),
     ]
+    learned = _chosen(trained, learned_from)
     found: list[WayHits] = []
     base = np.zeros(0)
     for done, (way, lists, settings) in enumerate(ways):
         show("Hits", done, len(ways))
-        settings = settings or _chosen(trained, chosen_by, lists)
-        tuned = replace(checkpoint, ranking=settings)
+        tuned = replace(checkpoint, ranking=settings or learned)
         listed = lists(rows, now_ms, tuned, k)
         exact = listed if lists is exact_lists else exact_lists(rows, now_ms, tuned, k)
         gain = (listed == target[:, None]) @ (1 / np.log2(np.arange(listed.shape[1]) + 2))
@@ -122,23 +122,17 @@ def hits_of(trained: Trained, k: int, show: Stages) -> Hits:
                 float(gain.mean()),
                 float((gain - base).mean()),
                 bootstrap(gain - base),
-                asdict(settings),
+                asdict(tuned.ranking),
             )
         )
     show("Hits", len(ways), len(ways))
     return Hits(len(checkpoint.vocabulary.item_names), len(target), found)
 
 
-def _chosen(trained: Trained, part: slice, lists: Lists) -> RankingSettings:
-    """The fusion weights that ``tuning.choose_ranking`` finds when lists are made in this way."""
-    rows, now_ms, target = trained.rows[part], trained.now_ms[part], trained.target[part]
-    late = Late(rows[:0], now_ms[:0], np.zeros((0, 0), bool), rows, now_ms, target)
-
-    def listed(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) -> mock.Mock:
-        return mock.Mock(item=lists(rows, now_ms, checkpoint, k))
-
-    with mock.patch.object(ranking, "rank", listed):
-        return tuning.choose_ranking(trained.checkpoint, late)[0]
+def _chosen(trained: Trained, part: slice) -> RankingSettings:
+    """The fusion weights that training learns from these lists."""
+    lists = HeldLists(trained.rows[part], trained.now_ms[part], trained.target[part])
+    return fit_ranking(trained.checkpoint, lists, no_progress)
 
 
 def _candidates(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) -> np.ndarray:

@@ -75,9 +75,10 @@ def test_a_cut_file_is_refused(directory: Path, name: str) -> None:
         load(directory)
 
 
-def test_another_format_is_refused(directory: Path) -> None:
-    change_config(directory, lambda config: config.update(format=1))
-    with pytest.raises(CheckpointError, match="format 1"):
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_format_is_refused(directory: Path, number: int) -> None:
+    change_config(directory, lambda config: config.update(format=number))
+    with pytest.raises(CheckpointError, match=f"format {number}.*train it again"):
         load(directory)
 
 
@@ -95,6 +96,10 @@ def test_another_format_is_refused(directory: Path) -> None:
         lambda config: config.update(top_k=0),
         lambda config: config.update(version="000000000000"),
         lambda config: config["drift"].update(threshold=1.0),
+        lambda config: config["ranking"].update(follows=5.0),
+        lambda config: config["ranking"].update(together=[1.0] * 7),
+        lambda config: config["ranking"].update(again=[-1.0] * 8),
+        lambda config: config["ranking"].update(follows=["1"] * 8),
     ],
 )
 def test_a_changed_configuration_is_refused(

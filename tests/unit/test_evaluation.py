@@ -13,7 +13,6 @@ import pytest
 from model.checkpoint import Checkpoint
 from model.evaluation import contest
 from model.evaluation.contest import best_pairs, best_pairs_a_user, f1_interval, micro_f1
-from model.evaluation.next_item import evaluate_next_item
 from model.evaluation.planted import evaluate_drift
 from model.evaluation.protocols import Options
 from model.evaluation.window import cutoffs_ms, protocol, report, score_cut
@@ -421,16 +420,6 @@ def test_labels_after_the_cutoff_do_not_move_predictions(
         for each in (log, unlike)
     )
     assert ours.equals(theirs)
-
-
-def test_next_item_protocol(log: EventLog, checkpoint: Checkpoint, cutoff_ms: int) -> None:
-    report = evaluate_next_item(log, checkpoint, cutoff_ms, no_progress)
-    late = log.time_ms >= cutoff_ms
-    assert 0 < report.events < late.sum()
-    assert 0.5 < report.named <= 1.0
-    for figures in report.figures.values():
-        assert 0 <= figures["NDCG@10"] <= figures["HR@10"] <= 1
-    assert report.figures["last items"]["HR@10"] > report.figures["most popular"]["HR@10"]
 
 
 def _first_rows(log: EventLog) -> list[int]:

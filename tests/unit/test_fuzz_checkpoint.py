@@ -116,8 +116,9 @@ def test_an_escape_that_is_no_character_is_refused(home: Path) -> None:
     ("part", "name", "value"),
     [
         ("drift", "threshold", HUGE),
-        ("ranking", "recency", -0.1),
-        ("ranking", "recency", 1.1),
+        ("ranking", "follows", [-0.1] * 8),
+        ("ranking", "together", [1e13] * 8),
+        ("ranking", "again", [1.0] * 9),
         ("ranking", "lstm", 1e300),
         ("network", "hidden", HUGE),
     ],
@@ -135,7 +136,9 @@ def test_numbers_out_of_bounds_are_refused(part: str, name: str, value: float, h
         ("feature.weight", np.nan),
         ("half_life_s", 1e-300),
         ("temperature", 1e-30),
-        ("neighbour_weight", -0.5),
+        ("neighbour_follows", -0.5),
+        ("neighbour_together", -0.5),
+        ("item_again", -0.5),
         ("item_log_popularity", 1e30),
     ],
 )
@@ -156,7 +159,7 @@ def test_the_largest_weights_give_a_model_that_runs(value: float, home: Path) ->
 @pytest.mark.parametrize("width", [0, 600])
 def test_neighbours_out_of_bounds_are_refused(width: int, home: Path) -> None:
     tensors = dict(load(checkpoint_files()[FILES[2]]))
-    for name in ("neighbour_item", "neighbour_weight"):
+    for name in ("neighbour_item", "neighbour_follows", "neighbour_together"):
         tensors[name] = np.zeros((len(tensors[name]), width), tensors[name].dtype)
     assert not feed_checkpoint({FILES[2]: save(tensors)}, home)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from model.checkpoint import Checkpoint
+from model.checkpoint import LOOK_BACK, Checkpoint
 from model.events import Source as OffsetSource
 from model.state import new_rows
 from model.transition import transition
@@ -27,7 +27,7 @@ def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
     made = named_checkpoint(
         [f'Ding "{i}" – ü\n' for i in range(items)], [f"Art {c} \\ /" for c in range(categories)]
     )
-    weights = replace(made.ranking, repeat=1.0)
+    weights = replace(made.ranking, again=(100.0,) * LOOK_BACK)
     return replace(made, ranking=weights, drift=replace(made.drift, threshold=1.0))
 
 

@@ -11,7 +11,17 @@ import torch
 
 from model import interests
 from model.checkpoint import Checkpoint, save
-from model.counting import by_user, count_neighbours, count_statistics
+from model.counting import (
+    APART,
+    SESSION_GAP_MS,
+    TOGETHER_DECAY,
+    TOGETHER_PRIOR,
+    by_user,
+    count_follows,
+    count_neighbours,
+    count_statistics,
+    count_together,
+)
 from model.errors import EventLogError
 from model.event_log import EventLog, event_log
 from model.events import EventBatch, Source
@@ -125,7 +135,7 @@ def test_refit_and_a_sampled_softmax_train_too(log: EventLog, cutoff_ms: int) ->
         cutoff_ms=cutoff_ms,
     )
     assert all(bool(torch.isfinite(p).all()) for p in result.checkpoint.network.parameters())
-    assert {what for what, *_ in calls} == {"counters", "network", "tuning"}
+    assert {what for what, *_ in calls} == {"counters", "network", "ranking", "tuning"}
     assert all(0 <= done <= total for _, done, total in calls)
 
 
@@ -232,15 +242,58 @@ def test_sampled_softmax_comes_near_the_full_one(trained: Trained, steps: EventB
     assert abs(sampled - float(full)) < 0.25
 
 
-def test_neighbours_are_what_followed() -> None:
+def test_pairs_are_what_followed() -> None:
     steps = _clicks([(0, 1), (0, 2), (0, 1), (0, 2), (1, 3), (1, 1)])
-    item, weight = count_neighbours(steps, 5, 10**9, k=3)
+    item, weight = count_follows(steps, 5, 10**9).best(5, 3)
     # after 1: 2 next, 1 two steps later, 2 three steps later and 2 next
     share = np.array([1 + 0.6**2 + 1, 0.6]) / (1 + 0.6**2 + 1 + 0.6 + 1)
     assert item[1].tolist() == [2, 1, 0]
     np.testing.assert_allclose(weight[1, :2], share, rtol=1e-5)
     assert item[3].tolist() == [1, 0, 0]
     assert item[4].tolist() == [0, 0, 0]
+
+
+def test_what_follows_after_a_pause_counts_less() -> None:
+    steps = _clicks([(0, 1), (0, 2), (1, 1), (1, 3)])
+    times = steps.time_ms.copy()
+    times[3] = times[2] + SESSION_GAP_MS + 1
+    pairs = count_follows(replace(steps, time_ms=times), 5, 10**12)
+    share = dict(zip(pairs.target.tolist(), pairs.weight.tolist(), strict=True))
+    assert share == pytest.approx({2: 1 / (1 + APART + 1), 3: APART / (1 + APART + 1)})
+
+
+def test_together_has_no_order() -> None:
+    steps = _clicks([(0, 1), (0, 2), (0, 3), (1, 2), (1, 1)])
+    pairs = count_together(steps, 5)
+    weight = dict(
+        zip(
+            zip(pairs.source.tolist(), pairs.target.tolist(), strict=True),
+            pairs.weight,
+            strict=True,
+        )
+    )
+    assert all(weight[a, b] == pytest.approx(weight[b, a]) for a, b in weight)
+    far = TOGETHER_DECAY
+    one, two = 2 + far, 3.0  # all that 1 and 2 have beside them
+    norm = np.sqrt((one + TOGETHER_PRIOR) * (two + TOGETHER_PRIOR))
+    assert weight[1, 2] == pytest.approx(2 / norm)
+    norm = np.sqrt((one + TOGETHER_PRIOR) * (1 + far + TOGETHER_PRIOR))
+    assert weight[1, 3] == pytest.approx(far / norm)
+
+
+def test_neighbours_have_both_kinds_and_not_the_item_itself() -> None:
+    steps = _clicks([(0, 1), (0, 2), (0, 1), (0, 2), (1, 3), (1, 1)])
+    found = count_neighbours(steps, 5, 10**9, k=3)
+    follows = count_follows(steps, 5, 10**9)
+    share = {
+        (a, b): w for a, b, w in zip(follows.source, follows.target, follows.weight, strict=True)
+    }
+    assert found.item[1].tolist() == [2, 3, 0]
+    np.testing.assert_allclose(found.follows[1], [share[1, 2], 0, 0], rtol=1e-6)
+    assert found.together[1, 0] > found.together[1, 1] > 0
+    assert found.again[1] == pytest.approx(share[1, 1])
+    assert found.item[3].tolist() == [1, 0, 0]
+    assert (found.item != np.arange(5)[:, None])[:, :2][found.item[:, :2] > 0].all()
 
 
 def test_statistics_name_the_main_category_and_the_popular(

@@ -1,0 +1,141 @@
+"""Fusion weights of the ranking, learned from what came next.
+
+A softmax regression over each row's candidates: the likelihood of the item that came next, where it
+is among them. The weights of the steps are exponentials, so that none is negative, and are held to
+their start values by a Gaussian, whose say fades with the number of lists.
+
+Dimensions: R rows, E entries (candidates of all rows), J recent steps, F linear parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model import interests, ranking
+from model.checkpoint import LOOK_BACK, Checkpoint, RankingSettings
+from model.held_lists import HeldLists
+from model.learning import Progress
+from model.ranking import LIKELY_CATEGORIES, Parts
+from model.state import StateBatch
+
+CURVES = ("follows", "together", "again")
+START = RankingSettings(
+    lstm=0.3,
+    transition=1.0,
+    category=0.2,
+    popularity=0.1,
+    follows=tuple(100 * 0.7**j for j in range(LOOK_BACK)),
+    together=tuple(200 * 0.85**j for j in range(LOOK_BACK)),
+    again=tuple(30 * 0.7**j for j in range(LOOK_BACK)),
+)
+CURVE_SPREAD = 1.0
+"""Standard deviation of the log of a step's weight around its start value."""
+LINEAR_SPREAD = 3.0
+MAX_ITERATIONS = 80
+ROWS_TOGETHER = 512
+DIGITS = 4
+
+
+def fit_ranking(checkpoint: Checkpoint, held: HeldLists, progress: Progress) -> RankingSettings:
+    """The settings under which the items that came next are likeliest."""
+    rows, now_ms, target = held.rows, held.now_ms, held.target
+    start = replace(START, diversity=checkpoint.ranking.diversity)
+    lists = []
+    for at in range(0, len(rows), ROWS_TOGETHER):
+        part = slice(at, at + ROWS_TOGETHER)
+        lists.append(_entries(replace(checkpoint, ranking=start), rows[part], now_ms[part]))
+        progress("ranking", min(at + ROWS_TOGETHER, len(rows)), len(rows))
+    offsets = range(0, len(rows), ROWS_TOGETHER)
+    row = np.concatenate([o + parts.row for o, (parts, _) in zip(offsets, lists, strict=True)])
+    hit = np.concatenate([parts.item for parts, _ in lists]) == target[row]
+    found = np.bincount(row[hit], minlength=len(rows)) > 0
+    if not found.any():
+        return checkpoint.ranking
+    kept = found[row]
+    linear = np.concatenate([linear_parts(parts) for parts, _ in lists])[kept]
+    steps = np.concatenate([steps for _, steps in lists])[kept]
+    number = np.cumsum(found) - 1
+    return _fit(linear, steps, number[row[kept]], hit[kept], start)
+
+
+def linear_parts(parts: Parts) -> np.ndarray:
+    """The parts that enter a score as they are, (E, F) float32."""
+    return np.stack([getattr(parts, name) for name in Parts.LINEAR], 1).astype(np.float32)
+
+
+def _entries(
+    checkpoint: Checkpoint, rows: StateBatch, now_ms: np.ndarray
+) -> tuple[Parts, np.ndarray]:
+    """Parts of the candidates, and what each step gives them before its weight: (E, 3J)."""
+    out = interests.hidden_readout(rows, checkpoint)
+    logits = interests.category_logits(rows, out, now_ms // 1000, checkpoint)
+    named = checkpoint.vocabulary.first_category_bucket
+    likely = interests.top_interests(logits, named, LIKELY_CATEGORIES)
+    recent, _ = ranking.recent_items(rows)
+    found = ranking.candidates(recent, likely, checkpoint)
+    place, parts = ranking.score_parts(rows, out, logits, found, checkpoint)
+    _, follows, together = ranking.neighbours_of(recent, checkpoint)
+    near, known = follows.shape[1], follows.shape[1] + LOOK_BACK
+    value = np.zeros((3, len(rows), known), np.float32)
+    value[0, :, :near], value[1, :, :near] = follows, together
+    value[0, :, near:] = checkpoint.statistics.item_again[recent]
+    value[2, :, near:] = 1
+    step = np.r_[np.repeat(np.arange(LOOK_BACK), ranking.neighbour_places(checkpoint)), :LOOK_BACK]
+    # the run of equal items that each place went to, and the entry of that run
+    opens = np.zeros(found.item.size, np.int64)
+    opens[found.starts[1:]] = 1
+    run = np.cumsum(opens).reshape(found.item.shape)
+    entry = np.full(len(found.starts), -1)
+    entry[run.ravel()[place]] = np.arange(len(place))
+    of_sorted = entry[run]  # (R, P)
+    of_place = np.empty_like(of_sorted)
+    np.put_along_axis(of_place, found.order, of_sorted, 1)
+    of_place = of_place[:, :known]
+    there = of_place >= 0
+    key = of_place[there] * LOOK_BACK + np.broadcast_to(step, of_place.shape)[there]
+    size = len(place) * LOOK_BACK
+    summed = [
+        np.bincount(key, values[there], minlength=size).reshape(-1, LOOK_BACK) for values in value
+    ]
+    return parts, np.concatenate(summed, 1).astype(np.float32)
+
+
+def _fit(
+    linear: np.ndarray, steps: np.ndarray, row: np.ndarray, hit: np.ndarray, start: RankingSettings
+) -> RankingSettings:
+    """Maximum a posteriori over lists that hold their target; ``row`` (E,) counts from 0."""
+    lists = int(row.max()) + 1
+    x, amount = torch.from_numpy(linear), torch.from_numpy(steps)
+    owner, hits = torch.from_numpy(row), torch.from_numpy(np.flatnonzero(hit))
+    middle = torch.tensor([getattr(start, name) for name in CURVES]).log().ravel()
+    curve = middle.clone().requires_grad_(True)
+    first = torch.tensor([getattr(start, name) for name in (*Parts.LINEAR, "transition")])
+    weight = first.clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS(
+        [curve, weight], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        score = x @ weight[:-1] + weight[-1] * torch.log1p(amount @ curve.exp())
+        highest = torch.full((lists,), -torch.inf).scatter_reduce(0, owner, score.detach(), "amax")
+        total = torch.zeros(lists).index_add(0, owner, torch.exp(score - highest[owner]))
+        likelihood = score[hits] - highest[owner[hits]] - torch.log(total[owner[hits]])
+        held = ((curve - middle) / CURVE_SPREAD).square().sum()
+        held = held + ((weight - first) / LINEAR_SPREAD).square().sum()
+        loss = held / (2 * lists) - likelihood.sum() / lists
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    curves = curve.detach().exp().view(len(CURVES), LOOK_BACK).tolist()
+    weights = [round(w, DIGITS) for w in weight.detach().tolist()]
+    learned: dict[str, Any] = dict(zip((*Parts.LINEAR, "transition"), weights, strict=True))
+    for name, values in zip(CURVES, curves, strict=True):
+        learned[name] = tuple(round(w, DIGITS) for w in values)
+    return replace(start, **learned)
