@@ -18,7 +18,7 @@ from model import drift
 from model.calibration import calibrate, observed_days, run_test, shuffled_copies
 from model.checkpoint import Checkpoint
 from model.evaluation import drift_floor, drift_tables
-from model.evaluation.drift_tables import SHUFFLES, WITHIN, Judged
+from model.evaluation.drift_tables import WITHIN, Judged
 from model.evaluation.planting import Planted, only, plant, split_users
 from model.evaluation.protocols import Options
 from model.evaluation.report import Report
@@ -31,6 +31,9 @@ from model.state import new_rows
 from model.training import untrained_checkpoint
 
 DRAWS = 3
+SHUFFLES = (20, 100)
+"""Least and most copies of the controls with shuffled sessions."""
+SHUFFLED_STEPS = 400_000
 DAY_MS = 86_400_000
 STATISTICS: Mapping[str, drift.Statistic] = {
     "model": drift.score,
@@ -112,7 +115,8 @@ def judge(
         days[stream] = (batch.time_ms[found.step[place]] - at_change[stream]) / DAY_MS
     beside = (after < 0) | (after > max(WITHIN))
     controls = _testable(only(log, control).batch(of_control.vocabulary)[0], len(log.users))
-    copies = shuffled_copies(controls, SHUFFLES, SHUFFLE_SEED + seed)
+    copies = int(np.clip(SHUFFLED_STEPS // max(len(controls), 1), *SHUFFLES))
+    moved = shuffled_copies(controls, copies, SHUFFLE_SEED + seed)
     return Judged(
         delay=delay,
         delay_days=days,
@@ -120,7 +124,8 @@ def judge(
         left=np.bincount(batch.user[batch.last_line], minlength=streams) - planted.change,
         planted=found,
         real=run_test(controls, of_control, statistic=statistic),
-        shuffled=run_test(copies, of_control, statistic=statistic),
+        shuffled=run_test(moved, of_control, statistic=statistic),
+        copies=copies,
     )
 
 

@@ -15,8 +15,6 @@ from model.metrics import Interval
 
 WITHIN = (10, 20, 50)
 """Events after a change in which an alarm counts as its discovery."""
-SHUFFLES = 20
-"""Copies of the controls with shuffled sessions."""
 BOOTSTRAPS = 500
 
 
@@ -29,7 +27,8 @@ class Judged:
     other          (S,) alarms before the change, or more than 50 events after it
     left           (S,) events of the stream from the change on
     planted        alarms of the streams
-    real, shuffled alarms of the controls as they are, and of several copies
+    real, shuffled alarms of the controls as they are, and of shuffled copies
+    copies         their number
     """
 
     delay: np.ndarray
@@ -39,6 +38,7 @@ class Judged:
     planted: Alarms
     real: Alarms
     shuffled: Alarms
+    copies: int
 
 
 def tables(
@@ -64,7 +64,12 @@ def tables(
             f"an alarm every {every_events(main):,} events",
             *[f"{(regular <= n).mean():.3f}" for n in WITHIN],
             *_delays(regular, regular * np.nan),
-            _f1(planted, regular, others, main.shuffled.tested.sum() / every_events(main)),
+            _f1(
+                planted,
+                regular,
+                others,
+                main.shuffled.tested.sum() / every_events(main) / main.copies,
+            ),
         ]
     )
     recall.append(["never an alarm", *["0.000"] * len(WITHIN), *none, 0.0])
@@ -183,13 +188,13 @@ def _regular(planted: Planted, of: Judged) -> tuple[np.ndarray, np.ndarray]:
 
 def f1(planted: Planted, of: Judged) -> float:
     """Balance of found changes and false alarms, shuffled controls standing beside each stream."""
-    return _f1(planted, of.delay, of.other, float(len(of.shuffled.step)))
+    return _f1(planted, of.delay, of.other, len(of.shuffled.step) / of.copies)
 
 
 def _f1(planted: Planted, delay: np.ndarray, other: np.ndarray, shuffled: float) -> float:
     hits = float((delay <= max(WITHIN)).sum())
     sets = len(planted.user) / max(len(np.unique(planted.user)), 1)
-    wrong = float(other.sum()) + shuffled / SHUFFLES * sets
+    wrong = float(other.sum()) + shuffled * sets
     return 2 * hits / max(hits + wrong + len(planted.user), 1e-9)
 
 
@@ -211,11 +216,11 @@ def _rates(name: str, of: Judged, stated: DriftSettings, days: float) -> list[li
 
 
 def _rate(alarms: Alarms, of: Judged, days: float) -> float:
-    copies = SHUFFLES if alarms is of.shuffled else 1
+    copies = of.copies if alarms is of.shuffled else 1
     return len(alarms.step) / max(days * copies, 1e-9) * 30_000
 
 
 def _run_length(alarms: Alarms, of: Judged) -> Interval:
-    copies = SHUFFLES if alarms is of.shuffled else 1
+    copies = of.copies if alarms is of.shuffled else 1
     users = max(len(alarms.tested) // copies, 1)
     return run_length_interval(alarms.per_user(), alarms.tested, users)
