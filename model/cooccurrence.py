@@ -13,6 +13,8 @@ import torch
 POWER_ITERATIONS = 6
 OVERSAMPLING = 8
 POPULARITY_FLOOR = 1e-4
+LEAST_SQUARE = 1e-5
+"""Of the largest one: smaller squares of singular values are rounding."""
 _CHUNK_ENTRIES = 1_000_000
 
 
@@ -39,7 +41,8 @@ class CoOccurrence:
         ridge    lambda, in squares of the last singular value that is kept
         damping  targets count relative to their popularity to this power
         """
-        last = float(self.squares[self.squares > 0].min()) if self.squares.any() else 1.0
+        held = self.squares[self.squares > LEAST_SQUARE * self.squares.max()]
+        last = float(held.min()) if len(held) else 1.0
         kept = self.squares / (self.squares + ridge * last)
         outside = np.maximum(1 - (self.vectors**2) @ kept, 0.05)
         popularity = (self.share + POPULARITY_FLOOR) ** damping
