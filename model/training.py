@@ -35,13 +35,8 @@ from model.counting import by_user, count_statistics
 from model.errors import EventLogError
 from model.event_log import EventLog
 from model.events import EventBatch
-<<<<<<< HEAD
 from model.held_lists import HeldLists, held_lists
-from model.interest_lstm import DAY_S, InterestLSTM, NetworkSize
-=======
-from model.held_lists import held_lists
 from model.interest_lstm import DAY_S, PROFILE, InterestLSTM, NetworkSize
->>>>>>> main
 from model.learning import (
     LearningSettings,
     Progress,

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.errors import ModelError
-<<<<<<< HEAD
-from model.evaluation import continual, drift, next_item, sessions, window
-=======
-from model.evaluation import contest, drift, next_item, window
->>>>>>> main
+from model.evaluation import contest, continual, drift, next_item, sessions, window
 from model.evaluation.protocols import Protocol
 
 PROTOCOLS: Mapping[str, Protocol] = {
