@@ -156,6 +156,8 @@ def grown_network(
         "item_bias": (before.first_item_bucket, after.first_item_bucket),
         "category.weight": (before.first_category_bucket, after.first_category_bucket),
         "trend": (before.first_category_bucket, after.first_category_bucket),
+        "profile.weight": (before.first_category_bucket, after.first_category_bucket),
+        "profile_logit": (before.first_category_bucket, after.first_category_bucket),
     }
     fresh = made.state_dict()
     for name, (known, behind) in tables.items():

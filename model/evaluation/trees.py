@@ -8,11 +8,13 @@ the later one. Dimensions: U users, C categories, P pairs, F features.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from model.baselines import History, item_to_item, markov, most_popular
+from model.errors import ModelError
 from model.events import Kind
 from model.metrics import ndcg_by_user
 
@@ -30,6 +32,15 @@ class Learned:
     logistic: np.ndarray
     trees: np.ndarray
     blend: np.ndarray
+
+
+def check_library() -> None:
+    """ModelError when scikit-learn is not installed: before anything is trained."""
+    if find_spec("sklearn") is None:
+        raise ModelError(
+            "The baselines of this protocol need scikit-learn, which is not installed; "
+            "install interest-stream[bench]."
+        )
 
 
 def learned(history: History, horizon_s: int, users: np.ndarray, seed: int = 0) -> Learned:
