@@ -46,8 +46,16 @@ def check_library() -> None:
 def learned(history: History, horizon_s: int, users: np.ndarray, seed: int = 0) -> Learned:
     """Fits on the windows before the cut-off and predicts for ``users`` (K,): arrays (K, C).
 
-    Where no window before the cut-off holds both outcomes, popularity stands in.
+    Where no window before the cut-off holds both outcomes, popularity stands in. One thread: torch
+    brings an OpenMP of its own, and teams of both wait for each other's processors.
     """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        return _learned(history, horizon_s, users, seed)
+
+
+def _learned(history: History, horizon_s: int, users: np.ndarray, seed: int) -> Learned:
     random = np.random.default_rng(seed)
     times = [history.cutoff_s - (2 - i) * horizon_s for i in range(2)]
     windows = [_pairs(history, time_s, horizon_s, random) for time_s in times]
