@@ -8,7 +8,7 @@ session look like a change and flatter the figure.)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -162,11 +162,7 @@ def shuffled_copies(steps: EventBatch, copies: int, seed: int) -> EventBatch:
     """Several shuffles of the same steps in one batch: copy k has users of its own, k * U + u."""
     users = int(steps.user.max()) + 1 if len(steps) else 0
     parts = [shuffle_sessions(steps, seed + copy) for copy in range(copies)]
-    columns = {
-        f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(steps)
-    }
-    columns["user"] += np.repeat(np.arange(copies) * users, [len(part) for part in parts])
-    return EventBatch(**columns)
+    return EventBatch.joined(parts, np.arange(copies) * users)
 
 
 def run_length_interval(

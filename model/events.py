@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
@@ -72,6 +73,19 @@ class EventBatch:
     def take(self, index: np.ndarray | slice) -> EventBatch:
         """The steps at ``index``, in that order."""
         return EventBatch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    @staticmethod
+    def joined(batches: Sequence[EventBatch], first_user: Sequence[int] | np.ndarray) -> EventBatch:
+        """The steps of P batches one after the other; users of each count from its ``first_user``.
+
+        first_user (P,)
+        """
+        columns = {
+            f.name: np.concatenate([getattr(batch, f.name) for batch in batches])
+            for f in fields(EventBatch)
+        }
+        columns["user"] += np.repeat(first_user, [len(batch) for batch in batches])
+        return EventBatch(**columns)
 
 
 @dataclass(frozen=True)

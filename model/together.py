@@ -40,7 +40,9 @@ def transition_together(
     states = np.concatenate([opaque(states) for states in all_states]).view(all_states[0].dtype)
     first_user = _starts([len(states) for states in all_states])  # (P + 1,)
     first_step = _starts([len(steps) for steps in all_steps])
-    moved, outputs = transition(states, _joined(all_steps, first_user), source, checkpoint)
+    moved, outputs = transition(
+        states, EventBatch.joined(all_steps, first_user[:-1]), source, checkpoint
+    )
     return [
         (moved[first_user[at] : first_user[at + 1]], _part(outputs, *first_step[at : at + 2]))
         for at in range(len(batches))
@@ -49,15 +51,6 @@ def transition_together(
 
 def _starts(lengths: list[int]) -> list[int]:
     return np.cumsum([0, *lengths]).tolist()
-
-
-def _joined(batches: Sequence[EventBatch], first_user: list[int]) -> EventBatch:
-    arrays = {
-        field.name: np.concatenate([getattr(steps, field.name) for steps in batches])
-        for field in fields(EventBatch)
-    }
-    arrays["user"] += np.repeat(first_user[:-1], [len(steps) for steps in batches])
-    return EventBatch(**arrays)
 
 
 def _part(outputs: Outputs, start: int, stop: int) -> Outputs:

@@ -58,7 +58,7 @@ Not 1: Faust would then go on reading the changelogs of its own partitions after
 """
 SEND_TIMEOUT_S = 30.0
 STREAM_BUFFER_BATCHES = 65_536
-"""Changelog records that wait to be recovered; the polls of the inputs go past Faust's queues."""
+"""Never reached: polls of the inputs go past Faust's queues, and few of a changelog may wait."""
 
 
 def build_app(

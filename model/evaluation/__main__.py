@@ -13,7 +13,6 @@ import os
 import platform
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from model.evaluation.markdown import write
+from model.evaluation.runs import commit_of
 from model.evaluation.tasks import TASKS, Task, run
 
 HERE = Path(__file__).resolve().parent
@@ -43,7 +43,8 @@ def main() -> int:
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     tasks = [task for task in TASKS if not asked.only or task.protocol in asked.only]
-    commit, is_changed = _commit()
+    found, differs = commit_of(HERE.parent, "EVALUATION.md", "plots")
+    commit, is_changed = found or "unknown", found is None or bool(differs)
     done = PARTIAL / (commit[:12] + ("-quick" if asked.quick else ""))
     done.mkdir(parents=True, exist_ok=True)
     failed, is_interrupted = [], False
@@ -101,26 +102,6 @@ def _head(commit: str, is_changed: bool, words: list[str], seconds: float) -> li
         f"Python {platform.python_version()}).",
         "Logs are those of ../shared/data. Intervals are of 1,000 bootstraps over users.",
     ]
-
-
-def _commit() -> tuple[str, bool]:
-    """The commit of the working tree, and whether files differ from it (or there is no git).
-
-    What the report writes is left aside: a second run would not be of this commit otherwise.
-    """
-
-    def git(*command: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(HERE.parent), *command], capture_output=True, text=True
-            )
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--", ":/", ":!EVALUATION.md", ":!plots")
-    return commit or "unknown", commit is None or bool(status)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ The order is that of the report.
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from model.evaluation.runs import run_to_end
 
 END_TIMEOUT_S = 30.0
 
@@ -61,15 +61,4 @@ def run(task: Task, quick: bool, data: Path, file: Path) -> int:
     words = task.words(quick)
     words[words.index("--data") + 1] = str(data / f"{task.log}.parquet")
     command = [sys.executable, "-m", "stream_app.cli", *words, "--json", str(file)]
-    # In a session of its own, so that Ctrl-C reaches it through this process, and once.
-    process = subprocess.Popen(command, start_new_session=True)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        raise
+    return run_to_end(command, END_TIMEOUT_S)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from model.evaluation.runs import run_to_end
 
 END_TIMEOUT_S = 60.0
 
@@ -56,15 +56,4 @@ PARTS = (
 
 def run_command(command: Sequence[str]) -> int:
     """Run a part to its end and return its exit status; an interruption ends it first."""
-    # In a session of its own, so that Ctrl-C reaches it through this process, and once.
-    process = subprocess.Popen(command, start_new_session=True)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        raise
+    return run_to_end(command, END_TIMEOUT_S)

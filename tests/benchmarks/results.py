@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from model.evaluation.runs import commit_of
 from tests.benchmarks.goals import Goal, as_values
 
 QUIX_FOLDER = Path(sys.prefix) / "quix"
@@ -154,23 +154,9 @@ def _documents(text: bytes) -> list[Document]:
 
 
 def commit() -> dict[str, Any]:
-    """The commit of the working tree and whether files differ from it; None without git.
-
-    What the report writes is left aside: a second run would not be of this commit otherwise.
-    """
-    here = Path(__file__).parent
-
-    def git(*command: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(here), *command], capture_output=True, text=True
-            )
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain", "--", ":/", ":!RESULTS.md", ":!plots")
-    return {"id": git("rev-parse", "HEAD"), "changed": None if status is None else bool(status)}
+    """The commit of the working tree and whether files differ from it; None without git."""
+    found, differs = commit_of(Path(__file__).parent, "RESULTS.md", "plots")
+    return {"id": found, "changed": differs}
 
 
 def machine() -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Runs:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(evaluation, "HERE", tmp_path / "evaluation")
     monkeypatch.setattr(evaluation, "PARTIAL", tmp_path / "evaluation" / "partial")
-    monkeypatch.setattr(evaluation, "_commit", lambda: ("c" * 40, False))
+    monkeypatch.setattr(evaluation, "commit_of", lambda *_: ("c" * 40, False))
     return tmp_path
 
 
@@ -125,7 +125,7 @@ def test_quick_runs_and_changed_files_write_apart(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert evaluate(monkeypatch, Runs(), "--quick") == 0
-    monkeypatch.setattr(evaluation, "_commit", lambda: ("c" * 40, True))
+    monkeypatch.setattr(evaluation, "commit_of", lambda *_: ("c" * 40, True))
     assert evaluate(monkeypatch, Runs()) == 0
     again = Runs()
     assert evaluate(monkeypatch, again) == 0
