@@ -44,6 +44,7 @@ TASKS = (
     Task("window", "tmall2014", ("--events", "purchase")),
     Task("window", "amazon_beauty", ("--horizon", "90d")),
     Task("window", "taobao_9days", ("--horizon", "2d")),
+    Task("contest", "tmall2014"),
     Task("successive", "amazon_beauty"),
     Task("leave-one-out", "amazon_beauty"),
     Task("successive", "tmall2014"),

@@ -321,12 +321,14 @@ def test_training_leaves_threads_and_the_random_state_alone(log: EventLog) -> No
 
 
 def _plain(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with temperature 1 and an LSTM that has its say."""
+    """The checkpoint with temperature 1, and with an LSTM and a profile that have their say."""
     network = InterestLSTM(checkpoint.network.size)
     network.load_state_dict(checkpoint.network.state_dict())
     with torch.no_grad():
         network.interest.weight.normal_(std=0.3)
         network.activity.weight.normal_(std=0.3)
+        network.profile.weight.normal_(std=0.5)
+        network.profile_logit.normal_(std=0.5)
     network.requires_grad_(False)
     ones = np.ones_like(checkpoint.statistics.temperature)
     statistics = replace(checkpoint.statistics, temperature=ones)
