@@ -34,6 +34,7 @@ Progress = Callable[[str, int, int], None]
 class LearningSettings:
     """How the network is fitted; numbers of steps are numbers of parameter updates.
 
+    label_smoothing share of a target that is spread over all items (full softmax only)
     window_weight   weight of the window loss beside the next-item loss
     rank_weight     weight of the ranking part (listwise) of the window loss; the counters alone
                     rank best without it
@@ -46,6 +47,7 @@ class LearningSettings:
     chunk: int = 16
     learning_rate: float = 3e-3
     dropout: float = 0.2
+    label_smoothing: float = 0.0
     window_weight: float = 0.05
     rank_weight: float = 1.0
     sampled_above: int = 30_000
@@ -367,7 +369,9 @@ def _chunk_loss(
         read = _dropped(readout(network, hidden[at], users, flat[at]), settings)
         goal = torch.from_numpy(target[flat[at]])
         if sampler is None:
-            loss = loss + nn.functional.cross_entropy(all_item_logits(network, read), goal - 1)
+            logits = all_item_logits(network, read)
+            smooth = settings.label_smoothing
+            loss = loss + nn.functional.cross_entropy(logits, goal - 1, label_smoothing=smooth)
         else:
             loss = loss + sampler.loss(network, read, goal, settings.negatives)
     at = np.flatnonzero(window_of[flat] >= 0)  # step -1 is the last, empty place

@@ -35,7 +35,7 @@ from model.counting import by_user, count_statistics
 from model.errors import EventLogError
 from model.event_log import EventLog
 from model.events import EventBatch
-from model.held_lists import held_lists
+from model.held_lists import HeldLists, held_lists
 from model.interest_lstm import DAY_S, PROFILE, InterestLSTM, NetworkSize
 from model.learning import (
     LearningSettings,
@@ -64,6 +64,7 @@ class TrainingConfig:
     horizon_s           length of the predicted window
     min_item_count      rarer items share hashed buckets
     windows             windows the category readout learns from, at most
+    left_out            tables of the encoder that stay zero: what they are worth is measured so
     held_out            what early stopping and fusion weights go by: "late", the later slice,
                         or "last", each user's last event
     lists               lists that the fusion weights are learned from, at most
@@ -81,6 +82,7 @@ class TrainingConfig:
     max_items: int = 200_000
     windows: int = 20_000
     lists: int = 4000
+    left_out: tuple[str, ...] = ()
     held_out: Literal["late", "last"] = "late"
     refit: bool = True
     average_run_length: int = 1000
@@ -117,11 +119,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint, the card that goes with it, and the figures of the later slice."""
+    """A checkpoint, the card that goes with it, and the figures of the later slice.
+
+    draft   the checkpoint of the events that were not held out
+    lists   the rows, of that checkpoint, just before the events that were
+    """
 
     checkpoint: Checkpoint
     card: str
     figures: dict[str, float]
+    draft: Checkpoint
+    lists: HeldLists
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -235,9 +243,8 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     temperature = tuning.fit_temperature(draft, late)
     early_statistics = replace(early_statistics, temperature=temperature)
     lists = held_lists(draft, m.batch, held, config.lists, config.seed)
-    ranking, ndcg = tuning.choose_ranking(
-        replace(draft, statistics=early_statistics), lists, progress
-    )
+    draft = replace(draft, statistics=early_statistics)
+    ranking, ndcg = tuning.choose_ranking(draft, lists, progress)
 
     progress("tuning", 1, 3)
     windows = _windows(whole, m.end_s, m, config, random)
@@ -272,7 +279,8 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "scale of the profile": profile.scale,
         "next-item NDCG@10 of the lists": ndcg,
     }
-    return Trained(checkpoint, _card(log, config, m, checkpoint, figures, source), figures)
+    card = _card(log, config, m, checkpoint, figures, source)
+    return Trained(checkpoint, card, figures, replace(draft, ranking=ranking), lists)
 
 
 def _with_half_lives(
@@ -324,7 +332,12 @@ def _network(vocabulary: Vocabulary, config: TrainingConfig) -> InterestLSTM:
         vocabulary.items, vocabulary.categories, vocabulary.query_buckets, hidden=config.hidden
     )
     torch.manual_seed(config.seed)
-    return InterestLSTM(size)
+    network = InterestLSTM(size)
+    for name in config.left_out:
+        table = network.get_submodule(name).requires_grad_(False)
+        assert isinstance(table, torch.nn.Embedding)
+        table.weight.zero_()
+    return network
 
 
 def _windows(

@@ -75,6 +75,8 @@ def choose_interest_share(
     label = np.zeros((len(rows), network.size.categories), dtype=bool)
     row, category, _ = windows.labels.of(rows)
     label[row, category] = True
+    if not label.any():
+        return 1.0
     trained = counter_weights(network)
     with torch.inference_mode():
         hidden = hidden_at(network, validation.users, windows.step)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from model.checkpoint import Checkpoint
+from model.evaluation import trees
 from model.evaluation.protocols import Options
 from model.evaluation.report import Cell, Figures, Report
 from model.evaluation.window import Cut, score_cut
@@ -33,6 +34,7 @@ MOST_PAIRS_A_USER = 20
 
 def protocol(options: Options, progress: Progress) -> Report:
     """F1 of the pairs that are named, with intervals over users."""
+    trees.check_library()
     log = read_event_log(options.data)
     horizon_s = options.horizon_s or HORIZON_S
     cutoff_ms = options.cutoff_ms

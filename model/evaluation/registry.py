@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.errors import ModelError
-from model.evaluation import contest, drift, next_item, window
+from model.evaluation import contest, continual, drift, next_item, sessions, window
 from model.evaluation.protocols import Protocol
 
 PROTOCOLS: Mapping[str, Protocol] = {
@@ -14,6 +14,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "successive": next_item.successive,
     "last": next_item.last,
     "leave-one-out": next_item.leave_one_out,
+    "sessions": sessions.protocol,
+    "continual": continual.protocol,
     "drift": drift.protocol,
 }
 

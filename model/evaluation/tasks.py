@@ -48,6 +48,8 @@ TASKS = (
     Task("successive", "amazon_beauty"),
     Task("leave-one-out", "amazon_beauty"),
     Task("successive", "tmall2014"),
+    Task("sessions", "session_diginetica"),
+    Task("continual", "continual_diginetica"),
     Task("drift", "tmall2014"),
     Task("drift", "amazon_beauty"),
     Task("drift", "taobao_9days"),

@@ -8,11 +8,13 @@ the later one. Dimensions: U users, C categories, P pairs, F features.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from model.baselines import History, item_to_item, markov, most_popular
+from model.errors import ModelError
 from model.events import Kind
 from model.metrics import ndcg_by_user
 
@@ -32,11 +34,28 @@ class Learned:
     blend: np.ndarray
 
 
+def check_library() -> None:
+    """ModelError when scikit-learn is not installed: before anything is trained."""
+    if find_spec("sklearn") is None:
+        raise ModelError(
+            "The baselines of this protocol need scikit-learn, which is not installed; "
+            "install interest-stream[bench]."
+        )
+
+
 def learned(history: History, horizon_s: int, users: np.ndarray, seed: int = 0) -> Learned:
     """Fits on the windows before the cut-off and predicts for ``users`` (K,): arrays (K, C).
 
-    Where no window before the cut-off holds both outcomes, popularity stands in.
+    Where no window before the cut-off holds both outcomes, popularity stands in. One thread: torch
+    brings an OpenMP of its own, and teams of both wait for each other's processors.
     """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        return _learned(history, horizon_s, users, seed)
+
+
+def _learned(history: History, horizon_s: int, users: np.ndarray, seed: int) -> Learned:
     random = np.random.default_rng(seed)
     times = [history.cutoff_s - (2 - i) * horizon_s for i in range(2)]
     windows = [_pairs(history, time_s, horizon_s, random) for time_s in times]

@@ -16,9 +16,9 @@ import pyarrow as pa
 from model import baselines, interests
 from model.baselines import FactorModel, History
 from model.checkpoint import Checkpoint
+from model.evaluation import trees
 from model.evaluation.protocols import Options
 from model.evaluation.report import Cell, Curve, Figures, Report
-from model.evaluation.trees import learned
 from model.event_log import EventLog, read_event_log
 from model.events import EventType
 from model.learning import Progress
@@ -75,6 +75,7 @@ class Cut:
 
 def protocol(options: Options, progress: Progress) -> Report:
     """Figures of the rolling cut-offs; the predictions are those of the last cut-off."""
+    trees.check_library()
     log = read_event_log(options.data)
     horizon_s = options.horizon_s or horizon_of(log, options.config.horizon_s)
     event_type = None if options.event_type is None else EventType[options.event_type.upper()]
@@ -143,7 +144,7 @@ def score_cut(
     rows = moved.rows[np.flatnonzero(known)[chosen]]
     scores = {"model": probabilities(rows, cutoff_ms, checkpoint, horizon_s)}
     scores |= {name: s[chosen] for name, s in all_baselines(history, horizon_s, seed).items()}
-    machine = learned(history, horizon_s, chosen, seed)
+    machine = trees.learned(history, horizon_s, chosen, seed)
     scores |= {"logistic": machine.logistic, "trees": machine.trees, "blend": machine.blend}
     return Cut(
         cutoff_ms=cutoff_ms,

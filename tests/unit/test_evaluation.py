@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pytest
 
 from model.checkpoint import Checkpoint
-from model.evaluation import contest
+from model.errors import ModelError
+from model.evaluation import contest, trees
 from model.evaluation.contest import best_pairs, best_pairs_a_user, f1_interval, micro_f1
 from model.evaluation.planted import evaluate_drift
 from model.evaluation.protocols import Options
@@ -424,3 +425,13 @@ def test_labels_after_the_cutoff_do_not_move_predictions(
 
 def _first_rows(log: EventLog) -> list[int]:
     return np.flatnonzero(np.r_[True, log.event[1:] != log.event[:-1]]).tolist()
+
+
+def test_a_protocol_whose_baselines_cannot_be_made_says_so_before_it_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(trees, "find_spec", lambda _name: None)
+    options = Options(tmp_path / "never-read.parquet", TrainingConfig.quick(0))
+    for asked in (protocol, contest.protocol):
+        with pytest.raises(ModelError, match="scikit-learn, which is not installed"):
+            asked(options, no_progress)
