@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint bench evaluate schemas
+.PHONY: help demo test chaos lint bench evaluate ablation schemas
 
 help: ## Show this list
 	@echo "Targets; ARGS=\"...\" is passed on, PYTHON=... chooses the Python (3.10 or newer):"
@@ -42,6 +42,9 @@ bench: $(BENCH_STAMP) ## Measure the worker beside stock Faust and Quix Streams;
 
 evaluate: $(BENCH_STAMP) ## Measure all predictions on the real logs; write model/EVALUATION.md
 	@$(BIN)/python -m model.evaluation $(ARGS)
+
+ablation: $(STAMP) ## Measure what each part of the model is worth; write model/ABLATION.md
+	@$(BIN)/python -m model.evaluation.ablation $(ARGS)
 
 schemas: $(STAMP) ## Write the JSON Schemas of all messages to deploy/schemas
 	@$(BIN)/python -c 'from pathlib import Path; from stream_app.schemas import export_schemas; \

@@ -102,12 +102,16 @@ def count_neighbours(
     named: EventBatch, items: int, horizon_s: int, k: int = NEIGHBOURS
 ) -> Neighbours:
     """The k best neighbours of each item by both kinds of pairs; an item is none of itself."""
-    follows = count_follows(named, items, horizon_s)
-    together = count_together(named, items)
-    keys = [pairs.source * items + pairs.target for pairs in (follows, together)]
+    return neighbours(follow_pairs(named, items, horizon_s), together_pairs(named, items), items, k)
+
+
+def neighbours(follow: Pairs, together: Pairs, items: int, k: int = NEIGHBOURS) -> Neighbours:
+    """The same from the summed weights of ``follow_pairs`` and ``together_pairs``."""
+    kinds = follow_shares(follow, items), together_cosines(together, items)
+    keys = [pairs.source * items + pairs.target for pairs in kinds]
     key = np.union1d(*keys)
     both = np.zeros((2, len(key)))
-    for column, (of, pairs) in enumerate(zip(keys, (follows, together), strict=True)):
+    for column, (of, pairs) in enumerate(zip(keys, kinds, strict=True)):
         both[column, np.searchsorted(key, of)] = pairs.weight
     source, target = np.divmod(key, items)
     again = np.zeros(items, dtype=np.float32)
@@ -122,8 +126,8 @@ def count_neighbours(
     return Neighbours(item, weights[0], weights[1], again)
 
 
-def count_follows(named: EventBatch, items: int, horizon_s: int) -> Pairs:
-    """What followed each item in users' sequences: shares, an item itself among them.
+def follow_pairs(named: EventBatch, items: int, horizon_s: int) -> Pairs:
+    """What came after each item in users' sequences, an item itself among them.
 
     Pairs weigh ``FOLLOW_DECAY`` less per step between them, and ``APART`` where the user was away
     in between.
@@ -131,13 +135,17 @@ def count_follows(named: EventBatch, items: int, horizon_s: int) -> Pairs:
     steps = by_user(named)
     age_s = (steps.time_ms.max(initial=0) - steps.time_ms) / 1000
     weight = np.exp2(-age_s / (FOLLOW_HORIZONS * horizon_s))
-    pairs = _pairs(steps, items, weight, FOLLOW_STEPS, FOLLOW_DECAY, APART)
+    return _pairs(steps, items, weight, FOLLOW_STEPS, FOLLOW_DECAY, APART)
+
+
+def follow_shares(pairs: Pairs, items: int) -> Pairs:
+    """Each pair's share of what came after its source."""
     followed = np.bincount(pairs.source, pairs.weight, minlength=items) + PRIOR_WEIGHT
     return replace(pairs, weight=pairs.weight / followed[pairs.source])
 
 
-def count_together(named: EventBatch, items: int) -> Pairs:
-    """What users have beside each item, whichever came first: the cosine of the items' counts.
+def together_pairs(named: EventBatch, items: int) -> Pairs:
+    """What users have beside each item, in both directions, whichever came first.
 
     Pairs weigh ``TOGETHER_DECAY`` less per step between them, and as much whenever they came.
     """
@@ -146,9 +154,22 @@ def count_together(named: EventBatch, items: int) -> Pairs:
     apart = one_way.source != one_way.target
     one, other = one_way.source[apart], one_way.target[apart]
     key = np.concatenate((one * items + other, other * items + one))
-    pairs = _summed(key, np.tile(one_way.weight[apart], 2), items)
+    return _summed(key, np.tile(one_way.weight[apart], 2), items)
+
+
+def together_cosines(pairs: Pairs, items: int) -> Pairs:
+    """Each pair's weight over the root of what its two items have in all."""
     norm = np.sqrt(np.bincount(pairs.source, pairs.weight, minlength=items) + TOGETHER_PRIOR)
     return replace(pairs, weight=pairs.weight / (norm[pairs.source] * norm[pairs.target]))
+
+
+def merged(older: Pairs, newer: Pairs, fade: float, items: int, k: int) -> Pairs:
+    """Both sums with the older one times ``fade``, the k heaviest pairs of each source."""
+    source = np.concatenate((older.source, newer.source))
+    key = source * items + np.concatenate((older.target, newer.target))
+    pairs = _summed(key, np.concatenate((fade * older.weight, newer.weight)), items)
+    kept = np.sort(_heaviest(pairs.source, pairs.target, pairs.weight, k)[0])
+    return Pairs(pairs.source[kept], pairs.target[kept], pairs.weight[kept])
 
 
 def _pairs(

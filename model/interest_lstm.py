@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from model.state import RATES
 
 GAP_BUCKETS = 26
+PROFILE = 32
+"""Length of a user's profile, the part of the counts that speaks for other categories."""
 HOUR_S = 3600
 DAY_S = 86400
 
@@ -80,6 +82,10 @@ class InterestLSTM(nn.Module):
         self.seen_weight = nn.Parameter(torch.zeros(()))
         self.seen_trend_weight = nn.Parameter(torch.zeros(()))
         self.total_weight = nn.Parameter(torch.zeros(RATES))
+        # what the touched categories say of the others: counts -> profile -> logits
+        self.profile_weight = nn.Parameter(torch.full((RATES,), 1 / RATES))
+        self.profile = nn.Embedding(size.categories, PROFILE)  # see cooccurrence.py
+        self.profile_logit = nn.Parameter(torch.zeros(size.categories, PROFILE))
         self.interest = nn.Linear(hidden, hidden)
         self.activity = nn.Linear(hidden, 1)
         for table in (self.item, self.category, self.kind, self.query):
@@ -88,6 +94,7 @@ class InterestLSTM(nn.Module):
                 table.weight[0].zero_()
         for table in (self.gap, self.hour, self.weekday):
             nn.init.normal_(table.weight, std=0.02)
+        nn.init.normal_(self.profile.weight, std=0.3)
         nn.init.zeros_(self.activity.weight)
 
     def encode(self, x: StepInput) -> Tensor:
@@ -149,7 +156,17 @@ class InterestLSTM(nn.Module):
         seen = (log_counts[:, -1] > 0).to(out.dtype)
         seen = seen * (self.seen_weight + self.seen_trend_weight * self.trend)
         total = torch.log1p(torch.expm1(log_counts).sum(2)) @ self.total_weight  # (B,)
-        return self.background_logits(out) + counted + seen + total[:, None]
+        weight = torch.einsum("brc,r->bc", shares, self.profile_weight)
+        profiled = self.profile_logits(weight @ self.profile.weight)
+        return self.background_logits(out) + profiled + counted + seen + total[:, None]
+
+    def profile_logits(self, profile: Tensor) -> Tensor:
+        """What profiles (B, P) say of every category, (B, C).
+
+        A profile is the mean of the touched categories' vectors, weighted by their shares: a
+        factorised table of what goes with what.
+        """
+        return nn.functional.linear(profile, self.profile_logit)
 
     def background_logits(self, out: Tensor) -> Tensor:
         """The part of the category logits that needs no counts: trend, LSTM, activity, (B, C)."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from model.blocks import in_blocks
 from model.checkpoint import Checkpoint
+from model.interest_lstm import InterestLSTM
 from model.state import MAX_COUNT, RECENT, SLOTS, StateBatch
 
 EVENT_BUCKETS = np.array([3, 6, 11, 31, 101])
@@ -110,8 +111,8 @@ def category_logits(
 ) -> np.ndarray:
     """Calibrated logits that each category is touched within the horizon, (R, C) float32.
 
-    The sum of trend, LSTM and counts (``InterestLSTM.category_logits``), with the counts added
-    only where a slot holds one, divided by the temperature of the user's event-count bucket.
+    The sum of trend, LSTM, profile and counts (``InterestLSTM.category_logits``), with the counts
+    added only where a slot holds one, divided by the temperature of the user's event-count bucket.
     """
     network = checkpoint.network
     logits = in_blocks(network.background_logits, out)  # (R, C)
@@ -121,8 +122,10 @@ def category_logits(
     sums = counts.sum(2)  # (R, rates)
     count_weight = network.count_weight.detach().numpy()
     share_weight = network.share_weight.detach().numpy()
+    share = held / np.maximum(sums, 1e-9)[row]  # (M, rates)
+    logits += in_blocks(network.profile_logits, _profiles(len(rows), row, category, share, network))
     part = (np.log1p(held) * count_weight).sum(1)  # (M,)
-    part += (held / np.maximum(sums, 1e-9)[row] * share_weight).sum(1)
+    part += (share * share_weight).sum(1)
     trend = network.trend.detach().numpy()[category]
     seen = network.seen_weight.detach().numpy() + network.seen_trend_weight.detach().numpy() * trend
     part += np.where(held[:, -1] > 0, seen, np.float32(0))
@@ -132,6 +135,19 @@ def category_logits(
     bucket = np.searchsorted(EVENT_BUCKETS, rows["events"], side="right")
     logits /= checkpoint.statistics.temperature[bucket][:, None]
     return logits
+
+
+def _profiles(
+    count: int, row: np.ndarray, category: np.ndarray, share: np.ndarray, network: InterestLSTM
+) -> np.ndarray:
+    """The profile of each row from its M slots, which stand row by row: (R, P) float32."""
+    table = network.profile.weight.detach().numpy()
+    profiles = np.zeros((count, table.shape[1]), np.float32)
+    if len(row):
+        weight = (share * network.profile_weight.detach().numpy()).sum(1)  # (M,)
+        starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
+        profiles[row[starts]] = np.add.reduceat(table[category] * weight[:, None], starts)
+    return profiles
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -14,7 +14,13 @@ from itertools import product
 
 import numpy as np
 
-from model.counting import by_user, count_follows, count_together
+from model.counting import (
+    by_user,
+    follow_pairs,
+    follow_shares,
+    together_cosines,
+    together_pairs,
+)
 from model.events import EventBatch
 from model.learning import Progress
 
@@ -79,7 +85,8 @@ class ItemFloor:
         """``named``: items from this index on have no name and are never listed."""
         steps = by_user(steps.take(steps.item > 0))
         self.items, self.named = items, named
-        follows, together = count_follows(steps, items, horizon_s), count_together(steps, items)
+        follows = follow_shares(follow_pairs(steps, items, horizon_s), items)
+        together = together_cosines(together_pairs(steps, items), items)
         self.next_item, self.next_weight = follows.best(items, NEIGHBOURS)
         self.near_item, self.near_weight = together.best(items, NEIGHBOURS)
         total = np.bincount(steps.item, minlength=items).astype(np.float64)

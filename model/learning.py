@@ -18,6 +18,8 @@ from model.windows import Sparse, UserSteps, Windows
 COUNTER_BATCH = 256
 COUNTER_RATE = 0.05
 COUNTERS = ("count_weight", "share_weight", "seen_weight", "seen_trend_weight", "total_weight")
+PROFILES = ("profile_weight", "profile.weight", "profile_logit")
+"""Parameters of the counts that speak for other categories: counted, not learned."""
 GRADIENT_NORM = 1.0
 VALIDATION_LANES = 128
 VALIDATION_STEPS = 4096
@@ -32,6 +34,7 @@ Progress = Callable[[str, int, int], None]
 class LearningSettings:
     """How the network is fitted; numbers of steps are numbers of parameter updates.
 
+    label_smoothing share of a target that is spread over all items (full softmax only)
     window_weight   weight of the window loss beside the next-item loss
     rank_weight     weight of the ranking part (listwise) of the window loss; the counters alone
                     rank best without it
@@ -44,6 +47,7 @@ class LearningSettings:
     chunk: int = 16
     learning_rate: float = 3e-3
     dropout: float = 0.2
+    label_smoothing: float = 0.0
     window_weight: float = 0.05
     rank_weight: float = 1.0
     sampled_above: int = 30_000
@@ -146,7 +150,13 @@ def count_logits(network: InterestLSTM, counts: Sparse, windows: np.ndarray) -> 
     categories = network.size.categories
     place = torch.from_numpy(row * categories + category)
     empty = torch.zeros(len(windows) * categories)
-    return empty.index_add(0, place, part).view(len(windows), categories) + activity[:, None]
+    own = empty.index_add(0, place, part).view(len(windows), categories)
+    weighted = (
+        network.profile(torch.from_numpy(category)) * (share @ network.profile_weight)[:, None]
+    )
+    blank = torch.zeros(len(windows), weighted.shape[1])
+    profile = blank.index_add(0, torch.from_numpy(row), weighted)  # (B, P)
+    return own + network.profile_logits(profile) + activity[:, None]
 
 
 def window_loss(logits: Tensor, labels: Sparse, windows: np.ndarray, rank_weight: float) -> Tensor:
@@ -189,6 +199,7 @@ def fit_counters(
         network.seen_weight.fill_(0.5)
         network.seen_trend_weight.zero_()
         network.total_weight.zero_()
+        network.profile_logit.zero_()
     if len(windows) == 0:
         return
     groups = [
@@ -302,7 +313,8 @@ def fit_network(
     sampler = None
     if network.size.items > settings.sampled_above:
         sampler = _Sampler(users.steps.item, network.size.items, random)
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    learned = [p for name, p in network.named_parameters() if name not in PROFILES]
+    optimiser = torch.optim.Adam(learned, lr=settings.learning_rate)
     best, best_step, best_weights = float("inf"), 0, _weights(network)
     base: tuple[float, float] | None = None
     if validation is not None:
@@ -357,7 +369,9 @@ def _chunk_loss(
         read = _dropped(readout(network, hidden[at], users, flat[at]), settings)
         goal = torch.from_numpy(target[flat[at]])
         if sampler is None:
-            loss = loss + nn.functional.cross_entropy(all_item_logits(network, read), goal - 1)
+            logits = all_item_logits(network, read)
+            smooth = settings.label_smoothing
+            loss = loss + nn.functional.cross_entropy(logits, goal - 1, label_smoothing=smooth)
         else:
             loss = loss + sampler.loss(network, read, goal, settings.negatives)
     at = np.flatnonzero(window_of[flat] >= 0)  # step -1 is the last, empty place

@@ -1,15 +1,16 @@
 """Training on an event log: everything a checkpoint holds, chosen by a later slice of the log.
 
 1. the log before the cut-off, its vocabulary and its horizon
-2. the network on all but the last slice, early stopping on that slice
-3. how much of the LSTM's interest to keep on top of the counters, by the same slice
-4. statistics and counters on the whole log; the network again where ``refit`` says so
-5. temperature, drift threshold and fusion weights, on rows that the transition makes
+2. half-lives of the counts, by the counters that they give on all but the last slice
+3. the network on all but the last slice, early stopping on that slice
+4. how much of the LSTM's interest to keep on top of the counters, by the same slice
+5. statistics and counters on the whole log; the network again where ``refit`` says so
+6. temperature, drift threshold and fusion weights, on rows that the transition makes
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -29,12 +30,13 @@ from model.checkpoint import (
     Statistics,
     build_checkpoint,
 )
+from model.cooccurrence import CoOccurrence, count_together
 from model.counting import by_user, count_statistics
 from model.errors import EventLogError
 from model.event_log import EventLog
 from model.events import EventBatch
-from model.held_lists import held_lists
-from model.interest_lstm import DAY_S, InterestLSTM, NetworkSize
+from model.held_lists import HeldLists, held_lists
+from model.interest_lstm import DAY_S, PROFILE, InterestLSTM, NetworkSize
 from model.learning import (
     LearningSettings,
     Progress,
@@ -46,7 +48,8 @@ from model.learning import (
 from model.vocabulary import Vocabulary
 from model.windows import UserSteps, Windows, cutoff_windows, draw_windows
 
-HALF_LIVES_DAYS = (1.0, 7.0, 30.0)
+HALF_LIVES = ((1 / 30, 7 / 30, 1.0), (1 / 3, 2.0, 12.0))
+"""Sets that are tried, in horizons: some shops' interests last for years."""
 SHORT_LOG_HORIZONS = 3
 """A log shorter than so many horizons is trained on a fifth of its span instead."""
 UNTRAINED_HIDDEN = 8
@@ -61,11 +64,14 @@ class TrainingConfig:
     horizon_s           length of the predicted window
     min_item_count      rarer items share hashed buckets
     windows             windows the category readout learns from, at most
+    left_out            tables of the encoder that stay zero: what they are worth is measured so
     held_out            what early stopping and fusion weights go by: "late", the later slice,
                         or "last", each user's last event
     lists               lists that the fusion weights are learned from, at most
     refit               fit the network again with the later slice included
     average_run_length  mean steps between false drift alarms that the threshold is set to
+    target              event type whose categories are predicted, None for all
+    half_lives          sets of half-lives of the counts that are tried, in horizons
     calibration_steps   shuffled steps that the threshold is set on, at most
     """
 
@@ -76,12 +82,15 @@ class TrainingConfig:
     max_items: int = 200_000
     windows: int = 20_000
     lists: int = 4000
+    left_out: tuple[str, ...] = ()
     held_out: Literal["late", "last"] = "late"
     refit: bool = True
     average_run_length: int = 1000
     calibration_steps: int = 400_000
     recommend_every: int = 5
     threads: int = 1
+    target: int | None = None
+    half_lives: Sequence[tuple[float, ...]] = HALF_LIVES
     learning: LearningSettings = field(default_factory=LearningSettings)
 
     @classmethod
@@ -102,6 +111,7 @@ class TrainingConfig:
             windows=8000,
             lists=1000,
             refit=False,
+            half_lives=HALF_LIVES[:1],
             learning=learning,
             calibration_steps=50_000,
         )
@@ -109,11 +119,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint, the card that goes with it, and the figures of the later slice."""
+    """A checkpoint, the card that goes with it, and the figures of the later slice.
+
+    draft   the checkpoint of the events that were not held out
+    lists   the rows, of that checkpoint, just before the events that were
+    """
 
     checkpoint: Checkpoint
     card: str
     figures: dict[str, float]
+    draft: Checkpoint
+    lists: HeldLists
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -190,7 +206,7 @@ def _material(log: EventLog, config: TrainingConfig) -> _Material:
     vocabulary = make_vocabulary(log, config)
     batch, names = log.batch(vocabulary)
     horizon_s = horizon_of(log, config.horizon_s)
-    half_life_s = np.array(HALF_LIVES_DAYS) * DAY_S * min(1.0, horizon_s / (30 * DAY_S))
+    half_life_s = np.array(HALF_LIVES[0]) * horizon_s
     end_s = int(log.time_ms.max()) // 1000 + 1
     late_s = min(end_s - horizon_s, int(np.quantile(log.time_ms, 1 - LATE_SHARE)) // 1000)
     return _Material(vocabulary, batch, names, horizon_s, half_life_s, late_s, end_s)
@@ -199,19 +215,23 @@ def _material(log: EventLog, config: TrainingConfig) -> _Material:
 def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: str) -> Trained:
     m = _material(log, config)
     learning = config.learning
-    whole = UserSteps(by_user(m.batch))
+    whole = UserSteps(by_user(m.batch), config.target)
     held = m.batch.time_ms >= m.late_s * 1000
     if config.held_out == "last":
         held = log.last_events()
     early_batch = m.batch.take(~held)
-    early = UserSteps(by_user(early_batch))
+    early = UserSteps(by_user(early_batch), config.target)
+    held_steps = held[np.argsort(m.batch.user, kind="stable")]
+    m = _with_half_lives(m, early, whole, held_steps, config, progress)
     network = _network(m.vocabulary, config)
 
     random = np.random.default_rng(config.seed)
     windows = _windows(early, m.late_s, m, config, random)
     fit_counters(network, windows, learning, random, progress)
+    validation = _validation(whole, held_steps, m, random)
+    together = _together(early_batch, m, config)
+    profile = tuning.choose_profile(network, together, windows, validation.windows)
     counters = tuning.counter_weights(network)
-    validation = _validation(whole, held[np.argsort(m.batch.user, kind="stable")], m, random)
     start = validation.loss(network, learning)
     kept = fit_network(network, early, windows, learning, random, validation, progress)
     best = validation.loss(network, learning)
@@ -219,25 +239,27 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     early_statistics = count_statistics(early_batch, m.vocabulary, m.half_life_s, m.horizon_s)
     draft = _checkpoint(network, early_statistics, m, config)
     progress("tuning", 0, 3)
-    late = tuning.late_rows(draft, m.batch, len(m.names), m.late_s, config.seed)
+    late = tuning.late_rows(draft, m.batch, len(m.names), m.late_s, config.seed, config.target)
     temperature = tuning.fit_temperature(draft, late)
     early_statistics = replace(early_statistics, temperature=temperature)
     lists = held_lists(draft, m.batch, held, config.lists, config.seed)
-    ranking, ndcg = tuning.choose_ranking(
-        replace(draft, statistics=early_statistics), lists, progress
-    )
+    draft = replace(draft, statistics=early_statistics)
+    ranking, ndcg = tuning.choose_ranking(draft, lists, progress)
 
     progress("tuning", 1, 3)
     windows = _windows(whole, m.end_s, m, config, random)
+    together = _together(m.batch, m, config)
     if config.refit:
         network = _network(m.vocabulary, config)
         steps = max(1, round(kept * len(whole) / max(len(early), 1)))
         fit_counters(network, windows, learning, random, progress)
+        tuning.set_profile(network, together, profile, windows)
         again = replace(learning, max_steps=steps)
         fit_network(network, whole, windows, again, random, None, progress)
         tuning.scale_interest(network, share)
     if share == 0:
         fit_counters(network, windows, learning, random, progress)
+    tuning.set_profile(network, together, profile, windows)
     statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
     statistics = replace(statistics, temperature=temperature)
     checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking)
@@ -254,9 +276,39 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "window loss, with the LSTM": best[1],
         "share of the LSTM's interest kept": share,
         "updates kept": float(kept),
+        "scale of the profile": profile.scale,
         "next-item NDCG@10 of the lists": ndcg,
     }
-    return Trained(checkpoint, _card(log, config, m, checkpoint, figures, source), figures)
+    card = _card(log, config, m, checkpoint, figures, source)
+    return Trained(checkpoint, card, figures, replace(draft, ranking=ranking), lists)
+
+
+def _with_half_lives(
+    m: _Material,
+    early: UserSteps,
+    whole: UserSteps,
+    held: np.ndarray,
+    config: TrainingConfig,
+    progress: Progress,
+) -> _Material:
+    """The material with the half-lives whose counters do best on the later slice.
+
+    The loss counts relative to the first set's, and so does the gain in NDCG@10.
+    """
+    if len(config.half_lives) == 1:
+        return replace(m, half_life_s=np.array(config.half_lives[0]) * m.horizon_s)
+    found = []
+    for half_lives in config.half_lives:
+        tried = replace(m, half_life_s=np.array(half_lives) * m.horizon_s)
+        random = np.random.default_rng(config.seed)
+        network = _network(m.vocabulary, config)
+        windows = _windows(early, m.late_s, tried, config, random)
+        fit_counters(network, windows, config.learning, random, progress)
+        late = _validation(whole, held, tried, random).windows
+        found.append((tried, *tuning.window_merits(network, late)))
+    _, first_ndcg, first_loss = found[0]
+    best = max(found, key=lambda f: f[1] / max(first_ndcg, 1e-9) - f[2] / max(first_loss, 1e-9))
+    return best[0]
 
 
 def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
@@ -271,12 +323,21 @@ def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
         return _checkpoint(network, statistics, m, config)
 
 
+def _together(batch: EventBatch, m: _Material, config: TrainingConfig) -> CoOccurrence:
+    return count_together(batch.user, batch.category, m.vocabulary.categories, PROFILE, config.seed)
+
+
 def _network(vocabulary: Vocabulary, config: TrainingConfig) -> InterestLSTM:
     size = NetworkSize(
         vocabulary.items, vocabulary.categories, vocabulary.query_buckets, hidden=config.hidden
     )
     torch.manual_seed(config.seed)
-    return InterestLSTM(size)
+    network = InterestLSTM(size)
+    for name in config.left_out:
+        table = network.get_submodule(name).requires_grad_(False)
+        assert isinstance(table, torch.nn.Embedding)
+        table.weight.zero_()
+    return network
 
 
 def _windows(

@@ -13,12 +13,14 @@ import torch
 
 from model import interests, ranking
 from model.checkpoint import Checkpoint, RankingSettings
+from model.cooccurrence import CoOccurrence
 from model.events import EventBatch, Source
 from model.fusion import fit_ranking
 from model.held_lists import HeldLists
 from model.interest_lstm import InterestLSTM
 from model.learning import (
     COUNTERS,
+    PROFILES,
     Progress,
     Validation,
     count_logits,
@@ -29,19 +31,25 @@ from model.learning import (
 from model.metrics import DISCOUNT, TOP, ndcg_by_user
 from model.state import StateBatch, new_rows
 from model.transition import transition
+from model.windows import Windows
 
 MAX_STEPS = 4096
 MAX_USERS = 2000
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
+RIDGES = (1.0, 4.0, 16.0, 64.0)
+DAMPINGS = (0.0, 0.5)
+PROFILE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+SCALE_WINDOWS = 2000
 TEMPERATURE_GRID = np.geomspace(0.5, 2.5, 41)
 BUCKET_ROWS = 100
 """A temperature of its own needs so many rows."""
 
 
 def counter_weights(network: InterestLSTM) -> dict[str, torch.Tensor]:
-    """The weights of the counters alone."""
-    return {name: getattr(network, name).detach().clone() for name in ("trend", *COUNTERS)}
+    """The weights of the counters and the profile."""
+    weights = network.state_dict()
+    return {name: weights[name].clone() for name in ("trend", *COUNTERS, *PROFILES)}
 
 
 def scale_interest(network: InterestLSTM, share: float) -> None:
@@ -67,6 +75,8 @@ def choose_interest_share(
     label = np.zeros((len(rows), network.size.categories), dtype=bool)
     row, category, _ = windows.labels.of(rows)
     label[row, category] = True
+    if not label.any():
+        return 1.0
     trained = counter_weights(network)
     with torch.inference_mode():
         hidden = hidden_at(network, validation.users, windows.step)
@@ -94,6 +104,99 @@ def choose_interest_share(
     return best_share
 
 
+def window_merits(network: InterestLSTM, windows: Windows) -> tuple[float, float]:
+    """(NDCG@10, binary cross-entropy) of counters and profile alone."""
+    rows = np.arange(len(windows))
+    with torch.inference_mode():
+        logits = network.trend + count_logits(network, windows.counts, rows)
+    return _merits(logits, windows)
+
+
+def _merits(logits: torch.Tensor, windows: Windows) -> tuple[float, float]:
+    """(NDCG@10, binary cross-entropy) of logits (M, C); (0, 0) without windows."""
+    if len(windows) == 0:
+        return 0.0, 0.0
+    rows = np.arange(len(windows))
+    label = np.zeros(logits.shape, dtype=bool)
+    row, category, _ = windows.labels.of(rows)
+    label[row, category] = True
+    ndcg = ndcg_by_user(logits.numpy(), label)
+    loss = float(window_loss(logits, windows.labels, rows, 0.0))
+    return float(ndcg[~np.isnan(ndcg)].mean()) if label.any() else 0.0, loss
+
+
+@dataclass(frozen=True)
+class ProfileChoice:
+    """How much the touched categories say of the others.
+
+    ridge, damping  see ``CoOccurrence.factors``
+    scale           standard deviation of what they add to the logits, 0 for nothing
+    """
+
+    ridge: float = 1.0
+    damping: float = 0.0
+    scale: float = 0.0
+
+
+def set_profile(
+    network: InterestLSTM, together: CoOccurrence, choice: ProfileChoice, windows: Windows
+) -> None:
+    """Writes the factors into the network, scaled on the first 2,000 windows."""
+    source, target = together.factors(choice.ridge, choice.damping)
+    scale = choice.scale / _spread(source, target, windows)
+    with torch.no_grad():
+        network.profile_weight.fill_(1 / network.profile_weight.numel())
+        network.profile.weight.copy_(torch.from_numpy(source))
+        network.profile_logit.copy_(torch.from_numpy(target * np.float32(scale)))
+
+
+def choose_profile(
+    network: InterestLSTM, together: CoOccurrence, windows: Windows, later: Windows
+) -> ProfileChoice:
+    """The choice that helps the counters most on later windows, which the network then has.
+
+    Help is what NDCG@10 gains and binary cross-entropy loses, both relative to the counters alone.
+    """
+    chosen, best = ProfileChoice(), 0.0
+    set_profile(network, together, chosen, windows)
+    rows = np.arange(len(later))
+    with torch.inference_mode():
+        alone = network.trend + count_logits(network, later.counts, rows)
+    base_ndcg, base_loss = _merits(alone, later)
+    for ridge in RIDGES if len(later) else ():
+        for damping in DAMPINGS:
+            source, target = together.factors(ridge, damping)
+            added = _profiles(source, later, rows) @ target.T / _spread(source, target, windows)
+            for scale in PROFILE_SCALES:
+                ndcg, loss = _merits(alone + torch.from_numpy(added * np.float32(scale)), later)
+                gain = (ndcg - base_ndcg) / max(base_ndcg, 1e-9)
+                gain -= (loss - base_loss) / max(base_loss, 1e-9)
+                if gain > best:
+                    chosen, best = ProfileChoice(ridge, damping, scale), gain
+    set_profile(network, together, chosen, windows)
+    return chosen
+
+
+def _profiles(source: np.ndarray, windows: Windows, rows: np.ndarray) -> np.ndarray:
+    """Mean vector of each window's touched categories, by their shares: (B, P)."""
+    row, category, count = windows.counts.of(rows)
+    share = count / np.maximum(_sums(row, count, len(rows)), 1e-9)[row]
+    return _sums(row, source[category] * share.mean(1, keepdims=True), len(rows))
+
+
+def _spread(source: np.ndarray, target: np.ndarray, windows: Windows) -> float:
+    """Standard deviation of what profiles say, over the first windows and all categories."""
+    rows = np.arange(min(len(windows), SCALE_WINDOWS))
+    said = _profiles(source, windows, rows) @ target[1:].T
+    return max(float(said.std()), 1e-9) if len(rows) else 1.0
+
+
+def _sums(row: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:
+    total = np.zeros((rows, values.shape[1]), np.float32)
+    np.add.at(total, row, values)
+    return total
+
+
 @dataclass(frozen=True)
 class Late:
     """Rows of the later slice and what followed.
@@ -112,8 +215,12 @@ def late_rows(
     users: int,
     late_s: int,
     seed: int = 0,
+    target: int | None = None,
 ) -> Late:
-    """Moves rows through the log up to the later slice, of at most 2,000 users."""
+    """Moves rows through the log up to the later slice, of at most 2,000 users.
+
+    target  event type of the labels, None for all
+    """
     random = np.random.default_rng(seed)
     known = np.unique(batch.user[batch.time_ms < late_s * 1000])
     chosen = np.sort(random.choice(known, min(MAX_USERS, len(known)), replace=False))
@@ -132,6 +239,8 @@ def late_rows(
     label = np.zeros((len(rows), checkpoint.vocabulary.categories), dtype=bool)
     until_ms = late_ms + checkpoint.horizon_s * 1000
     inside = (batch.time_ms >= late_ms) & (batch.time_ms <= until_ms) & (batch.category > 0)
+    if target is not None:
+        inside &= batch.event_type == target
     label[batch.user[inside], batch.category[inside]] = True
     now_ms = np.full(len(rows), late_ms)
     return Late(rows, now_ms, label)

@@ -15,6 +15,8 @@ from model.events import EventBatch
 from model.state import SLOTS
 
 LOOK_BACK_STEPS = 1024
+RECENT_HORIZONS = 4.0
+"""Half-life of the chance that a window is drawn: what is popular now counts."""
 _CHUNK_ENTRIES = 2_000_000
 
 
@@ -61,9 +63,12 @@ def ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class UserSteps:
     """Steps sorted by user, with each user's clock in seconds that never runs backwards."""
 
-    def __init__(self, steps: EventBatch) -> None:
-        """``steps`` as ``counting.by_user`` gives them."""
+    def __init__(self, steps: EventBatch, target: int | None = None) -> None:
+        """``steps`` as ``counting.by_user`` gives them; labels are of one event type, or of all."""
         self.steps = steps
+        self.is_target = np.ones(len(steps), dtype=bool)
+        if target is not None:
+            self.is_target = steps.event_type == target
         user = steps.user
         self.new_user = np.ones(len(user), dtype=bool)
         self.new_user[1:] = user[1:] != user[:-1]
@@ -131,6 +136,8 @@ class UserSteps:
         index, window = ranges(first, end)
         category = self.steps.category[index]
         kept = category > 0
+        if len(half_life_s) == 0:
+            kept &= self.is_target[index]
         index, window, category = index[kept], window[kept], category[kept]
         key, where = np.unique(window << 17 | category, return_inverse=True)
         age_s = now_s[window] - self.clock_s[index]
@@ -158,6 +165,7 @@ def draw_windows(
     """At most ``count`` windows that end by ``end_s``: a fifth at steps, the rest at any time.
 
     A window at a step is what the lane asks for, one at any time is what a forecast asks for.
+    Late windows are likelier to be drawn, by half for every ``RECENT_HORIZONS`` horizons.
     """
     latest_s = end_s - horizon_s
     step = np.flatnonzero(users.clock_s <= latest_s)
@@ -168,12 +176,14 @@ def draw_windows(
     until = np.minimum(following[step], latest_s)
     idle = np.minimum(until - users.clock_s[step], 3 * horizon_s)  # one silent user is not all
     now_s = users.clock_s[step] + (random.random(len(step)) * idle).astype(np.int64)
-    total = idle.sum()
+    recent = np.exp2((users.clock_s[step] - latest_s) / (RECENT_HORIZONS * horizon_s)) + 1e-9
+    weight = idle * recent
     later = np.zeros(0, np.int64)
-    if total > 0:
+    if idle.sum() > 0:
         size = min(count - count // 5, int((idle > 0).sum()))
-        later = random.choice(len(step), size, False, idle / total)
-    at_step = random.choice(len(step), min(count // 5, len(step)), replace=False)
+        later = random.choice(len(step), size, False, weight / weight.sum())
+    size = min(count // 5, len(step))
+    at_step = random.choice(len(step), size, False, recent / recent.sum())
     taken = np.zeros(len(step), dtype=bool)
     taken[later] = True
     at_step = at_step[~taken[at_step]]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from model.evaluation.report import Figures
 
 EVENT_TYPES = ("click", "search", "purchase")
+"""In the order of ``model.events.EventType``."""
 
 
 def evaluate_command(
@@ -60,8 +61,7 @@ def evaluate_command(
     from model.tables import SUFFIXES, write_table
     from model.training import TrainingConfig
 
-    if events is not None and events not in EVENT_TYPES:
-        raise UsageError(f"{events!r} is no type of event; name one of {', '.join(EVENT_TYPES)}.")
+    event_type(events)
     if predictions is not None and predictions.suffix not in SUFFIXES:
         raise UsageError(f"{predictions} is no {', '.join(SUFFIXES)} file; name one to write.")
     for file in (predictions, json_file):
@@ -94,6 +94,15 @@ def evaluate_command(
             raise UsageError(f"The protocol {protocol} makes no predictions that a file can hold.")
         write_table(report.predictions, predictions)
         console.print(f"Wrote {report.predictions.num_rows:,} rows to {predictions}.")
+
+
+def event_type(name: str | None) -> int | None:
+    """The number of an event type, None for all; UsageError when there is none of the name."""
+    if name is None:
+        return None
+    if name not in EVENT_TYPES:
+        raise UsageError(f"{name!r} is no type of event; name one of {', '.join(EVENT_TYPES)}.")
+    return EVENT_TYPES.index(name)
 
 
 def _table(figures: Figures) -> Table:

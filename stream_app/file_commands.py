@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_app.errors import UsageError
-from stream_app.evaluate_command import evaluate_command
+from stream_app.evaluate_command import evaluate_command, event_type
 from stream_app.terminal import console, stages
 from stream_app.times import parse_duration, parse_time
 
@@ -91,6 +91,9 @@ def predict_command(
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Categories of each user.")] = None,
     new_only: Annotated[bool, typer.Option("--new-only", help="Only untouched ones.")] = False,
+    events: Annotated[
+        str | None, typer.Option(help="Predict only events of this type, e.g. purchase.")
+    ] = None,
     checkpoint: CheckpointOption = None,
     seed: int = 0,
     quick: QuickOption = False,
@@ -100,9 +103,12 @@ def predict_command(
     from model.prediction import move, predict_categories, predict_items
     from model.tables import write_table
 
+    if events is not None and checkpoint is not None:
+        raise UsageError("A checkpoint predicts what it was trained for; leave out --events.")
+    target = event_type(events)
     log, cutoff_ms, horizon_s = read_event_log(data), parse_time(cutoff), parse_duration(horizon)
     with stages() as progress:
-        config = _config(horizon_s, seed, quick)
+        config = replace(_config(horizon_s, seed, quick), target=target)
         model = _checkpoint(checkpoint, log, config, progress, cutoff_ms, data.name)
         moved = move(log, model, progress, cutoff_ms)
     if items is None:

@@ -139,9 +139,7 @@ def first_difference(
         without = [[*seen[:number], *seen[number + 1 :]] for number in range(len(seen))]
         missing = giving(without, stored, entry, checkpoint)
         if missing:
-            return place(seen[missing[0]]), (
-                "The stored row lacks this event and has those after it."
-            )
+            return place(seen[missing[0]]), _lacking(len(missing))
     if unseen:
         return place(unseen[0]), "The stored row lacks this event, and differs before it too."
     return None, "The stored row has seen all events, and was not made by them alone."
@@ -153,7 +151,7 @@ def giving(
     entry: JournalEntry,
     checkpoint: Checkpoint,
 ) -> list[int]:
-    """Which histories give the stored row, the nearest in its hidden states first.
+    """Which histories give the stored row, and its hidden states with the least difference.
 
     Several do when they differ long ago only. They are replayed side by side, as if of one user
     each: a step of many users costs little more than a step of one.
@@ -171,8 +169,17 @@ def giving(
         int(number): compare({number: row}, {number: stored}, checkpoint.hidden)
         for number, row in run.rows.items()
     }
-    exact = [number for number, comparison in found.items() if comparison.exact]
-    return sorted(exact, key=lambda number: found[number].hidden_difference)
+    gaps = {number: one.hidden_difference for number, one in found.items() if one.exact}
+    return sorted(number for number, gap in gaps.items() if gap == min(gaps.values()))
+
+
+def _lacking(candidates: int) -> str:
+    if candidates == 1:
+        return "The stored row lacks this event and has those after it."
+    return (
+        f"The stored row lacks one event: this one or one of {candidates - 1} later ones, "
+        "so long ago that the row is the same without either."
+    )
 
 
 def _named(field: FieldDifference, settings: Settings) -> FieldDifference:

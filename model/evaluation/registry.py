@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.errors import ModelError
-from model.evaluation import drift, next_item, window
+from model.evaluation import contest, continual, drift, next_item, sessions, window
 from model.evaluation.protocols import Protocol
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "window": window.protocol,
+    "contest": contest.protocol,
     "successive": next_item.successive,
     "last": next_item.last,
     "leave-one-out": next_item.leave_one_out,
+    "sessions": sessions.protocol,
+    "continual": continual.protocol,
     "drift": drift.protocol,
 }
 

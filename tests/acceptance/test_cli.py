@@ -55,6 +55,12 @@ def test_help_lists_the_commands() -> None:
         (["drift", "--data", "x.csv"], {}, 2, "--out"),
         (["drift", "calibrate", "--data", "x.csv"], {}, 2, "--checkpoint"),
         (["drift", "calibrate", "--data", "x.csv", "--checkpoint", "x"], {}, 2, "Give either"),
+        (
+            ["predict", "--data", "x", "--cutoff", "2020-01-01", "--out", "y", "--events", "sale"],
+            {},
+            2,
+            "'sale'",
+        ),
         (["no-such-command"], {}, 2, "no-such-command"),
         (["topics", "check"], {"INTEREST_KAFKA_BOOTSTRAP": "127.0.0.1:1"}, 1, "127.0.0.1:1"),
         (["demo", "--data", "missing.csv"], {}, 1, "missing.csv"),

@@ -190,19 +190,24 @@ def test_what_differs_is_named(
     partition = partition_for(b"old-0", settings.partitions)
     before = stored_rows(settings, partition)
     entry, events = histories(settings, partition, list(before), read_records)
-    users = sorted(before, key=lambda user: len(events[user]))[-4:]
-    short, holed, changed, removed = users
+    users = sorted(before, key=lambda user: len(events[user]))[-5:]
+    short, holed, forgotten, changed, removed = users
+    search = next(at for at, one in enumerate(events[forgotten]) if one.topic == EventType.SEARCH)
     twice = unpack([before[changed]], checkpoint.hidden)
     twice["slot_units"][0][3] += 1
     wrong: dict[str, bytes | None] = {
         short: rows_of(events[short][:-2], entry, checkpoint),
-        holed: rows_of(events[holed][:4] + events[holed][5:], entry, checkpoint),
+        holed: rows_of(events[holed][:-5] + events[holed][-4:], entry, checkpoint),
+        forgotten: rows_of(
+            events[forgotten][:search] + events[forgotten][search + 1 :], entry, checkpoint
+        ),
         changed: pack(twice)[0],
         removed: None,
     }
     expected = {
         short: events[short][-2],
-        holed: events[holed][4],
+        holed: events[holed][-5],
+        forgotten: events[forgotten][search],
         changed: None,
         removed: events[removed][0],
     }
@@ -237,5 +242,7 @@ def test_what_differs_is_named(
     assert f"offset of {last}" in names
     assert done.exit_code == 1
     assert f"  {holed}: {found[holed].place}. The stored row lacks this event" in done.stdout
+    lacks_one = "The stored row lacks one event: this one or one of"
+    assert f"  {forgotten}: {found[forgotten].place}. {lacks_one}" in done.stdout
     assert "slot_units[3]: stored " in done.stdout
     assert "rows differ" in done.stderr

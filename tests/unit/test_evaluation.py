@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from model.checkpoint import Checkpoint
+from model.errors import ModelError
+from model.evaluation import contest, trees
+from model.evaluation.contest import best_pairs, best_pairs_a_user, f1_interval, micro_f1
 from model.evaluation.planted import evaluate_drift
-from model.evaluation.window import evaluate_window
+from model.evaluation.protocols import Options
+from model.evaluation.window import cutoffs_ms, protocol, report, score_cut
 from model.event_log import EventLog, event_log
 from model.events import Source
-from model.metrics import bootstrap, labels, ndcg_by_user, window_figures
+from model.learning import LearningSettings
+from model.metrics import (
+    bootstrap,
+    calibration,
+    interest_correlation,
+    labels,
+    ndcg_by_user,
+    top_cases,
+    window_figures,
+)
 from model.prediction import (
     drift_table,
     event_cuts,
@@ -25,6 +40,7 @@ from model.prediction import (
 )
 from model.simulation import DAY_MS, ShopSettings, SimulatedLog, simulate
 from model.state import new_rows
+from model.tables import write_table
 from model.training import TrainingConfig, make_vocabulary, no_progress
 from model.transition import transition
 from tests.checkpoints import tiny_checkpoint
@@ -91,6 +107,54 @@ def test_a_perfect_list_has_ndcg_1_and_none_is_nan() -> None:
     ndcg = ndcg_by_user(label.astype(float), label)
     assert ndcg[0] == 1.0
     assert np.isnan(ndcg[1])
+
+
+def test_scores_that_are_left_out_count_for_nothing() -> None:
+    random = np.random.default_rng(1)
+    score, label = random.random((30, 12)), random.random((30, 12)) < 0.3
+    left_out = random.random((30, 12)) < 0.4
+    label[:, 0] = label[left_out] = False
+    hidden = window_figures(np.where(left_out, -np.inf, score), label)
+    p = np.where(label, score, 1 - score)[:, 1:][~left_out[:, 1:]].clip(1e-7, 1 - 1e-7)
+    assert hidden["log-loss"] == pytest.approx(-np.log(p).mean())
+    for row in range(30):  # as if they stood last
+        last = np.where(left_out, -1.0, score)
+        expected = ndcg_by_user(last, label)[row]
+        assert ndcg_by_user(np.where(left_out, -np.inf, score), label)[row] == pytest.approx(
+            expected, nan_ok=True
+        )
+
+
+def test_calibration_tells_who_is_calibrated() -> None:
+    random = np.random.default_rng(2)
+    p = random.beta(1, 6, 4000)
+    true = random.random(4000) < p
+    good, bad = calibration(p, true), calibration(np.minimum(1.5 * p, 1), true)
+    assert good.is_inside
+    assert not bad.is_inside
+    assert good.band[0] < good.error
+    assert len(good.bins) == 15
+    assert bad.error == pytest.approx((np.minimum(1.5 * p, 1) - p).mean(), abs=0.02)
+    assert calibration(p[:0], true[:0]).cases == 0
+
+
+def test_the_ten_highest_of_each_user() -> None:
+    probability = np.tile(np.arange(14) / 20, (2, 1))
+    probability[1, 5:] = -np.inf
+    label = np.zeros((2, 14), dtype=bool)
+    label[0, 13] = label[0, 3] = True
+    p, true = top_cases(probability, label)
+    assert len(p) == 10 + 4
+    assert true.sum() == 1
+
+
+def test_correlation_is_of_each_users_interest() -> None:
+    observed = np.array([[0, 6, 3, 1], [0, 0, 0, 0], [0, 1, 2, 9]], float)
+    score = np.array([[0, 0.6, 0.3, 0.1], [0, 0.5, 0.2, 0.1], [0, 0.9, 0.2, 0.1]])
+    spearman, pearson = interest_correlation(score, observed)
+    assert spearman == pytest.approx(0.0)  # one agrees, one is the other way round
+    by_hand = (1.0 + np.corrcoef(score[2, 1:], observed[2, 1:])[0, 1]) / 2
+    assert pearson == pytest.approx(by_hand)
 
 
 def test_the_interval_holds_the_mean_and_narrows() -> None:
@@ -225,24 +289,126 @@ def test_drift_report_by_hand(log: EventLog) -> None:
     assert evaluate_drift(alarms.slice(0, 0), truth, log).recall[50] == 0.0
 
 
-def test_window_protocol(log: EventLog, checkpoint: Checkpoint, cutoff_ms: int) -> None:
-    report = evaluate_window(log, checkpoint, cutoff_ms, no_progress, HORIZON_S)
-    assert set(report.figures) == {
-        "model",
-        "most popular",
-        "last",
-        "history frequency",
-        "decayed counts",
+def test_window_figures_of_a_cut(log: EventLog, checkpoint: Checkpoint, cutoff_ms: int) -> None:
+    moved = move(log, checkpoint, no_progress, cutoff_ms)
+    cut = score_cut(log, moved, checkpoint, cutoff_ms, HORIZON_S)
+    later = (log.time_ms >= cutoff_ms) & (log.time_ms < cutoff_ms + HORIZON_S * 1000)
+    pairs = {
+        (log.users[u], int(c))
+        for u, c in zip(
+            log.user[later], _categories(log, checkpoint)[log.category[later]], strict=True
+        )
+        if c > 0
     }
-    assert report.users[0] <= report.users[1] <= len(log.users)
-    for name, figures in report.figures.items():
-        low, high = report.intervals[name]
-        assert low <= figures["NDCG@10"] <= high
-    assert report.figures["decayed counts"]["NDCG@10"] > report.figures["most popular"]["NDCG@10"]
-    gain, (low, high) = report.gains["most popular"]
-    assert low <= gain <= high
-    new = evaluate_window(log, checkpoint, cutoff_ms, no_progress, HORIZON_S, new_only=True)
-    assert new.users[0] <= report.users[0]
+    named = {(cut.users[u], int(c)) for u, c in np.argwhere(cut.label)}
+    assert named == {(user, c) for user, c in pairs if user in cut.users}
+    assert (cut.observed > 0).tolist() == cut.label.tolist()
+    made = report([cut], False, pa.table({}))
+    predictors = {"model", "most popular", "factor model", "decayed counts", "blend", "Markov"}
+    figures = made.figures
+    for name in predictors:
+        assert 0 < figures[f"all: {name}: NDCG@10"] <= 1
+    assert figures["all: decayed counts: NDCG@10"] > figures["all: most popular: NDCG@10"]
+    assert figures["all: blend: NDCG@10"] > figures["all: most popular: NDCG@10"]
+    assert 0 < figures["all users: blend: log-loss / base"] < 1.5
+    new = cut.new_only()
+    assert new.label.sum() < cut.label.sum()
+    assert not (new.label & cut.touched).any()
+    assert np.isneginf(new.scores["model"][cut.touched]).all()
+
+
+def _categories(log: EventLog, checkpoint: Checkpoint) -> np.ndarray:
+    """Index in the vocabulary of each category of the log; the last is that of none."""
+    return np.array([*(checkpoint.vocabulary.category(name) for name in log.categories), 0])
+
+
+def test_a_perfect_model_gains_over_every_baseline(
+    log: EventLog, checkpoint: Checkpoint, cutoff_ms: int
+) -> None:
+    moved = move(log, checkpoint, no_progress, cutoff_ms)
+    cut = score_cut(log, moved, checkpoint, cutoff_ms, HORIZON_S)
+    knowing = replace(cut, scores={**cut.scores, "model": cut.label * 0.98 + 0.01})
+    made = report([knowing, knowing], False, pa.table({}))
+    assert made.figures["all: model: NDCG@10"] == pytest.approx(1.0)
+    assert made.figures["all: gain from"] > 0
+    (gains,) = (t for t in made.tables if t.title == "Gain of the model in NDCG@10, all")
+    best = "NDCG@10 over the best floor, all"
+    assert len(made.samples[best]) == knowing.label.any(1).sum()  # each user once
+    assert all(float(row[1]) > 0 for row in gains.rows)
+
+
+def test_new_users_are_shown_by_their_events(
+    log: EventLog, checkpoint: Checkpoint, cutoff_ms: int
+) -> None:
+    moved = move(log, checkpoint, no_progress, cutoff_ms)
+    cut = score_cut(log, moved, checkpoint, cutoff_ms, HORIZON_S)
+    few = replace(cut, events=np.arange(len(cut.events)) % 3)
+    (table,) = (t for t in report([few], False, pa.table({})).tables if "new users" in t.title)
+    returning = cut.label.any(1)
+    counts = [int((returning & (few.events == n)).sum()) for n in (1, 2)]
+    assert [row[:2] for row in table.rows] == [["1", str(counts[0])], ["2", str(counts[1])]]
+
+
+def test_contest_pairs_and_figures_by_hand() -> None:
+    score = np.array([[9, 0.9, 0.2, 0.5], [9, 0.8, 0.5, 0.1]])
+    label = np.array([[False, True, False, True], [False, False, True, False]])
+    # the best pair is a hit, of two 1 is, of three 2 are, of four 3 are: F1 6/7
+    pairs_a_user = best_pairs_a_user(score, label)
+    assert pairs_a_user == 2.0
+    chosen = best_pairs(score, pairs_a_user)
+    assert np.argwhere(chosen).tolist() == [[0, 1], [0, 3], [1, 1], [1, 2]]
+    assert micro_f1(chosen, label) == (0.75, 1.0, pytest.approx(6 / 7))
+    low, high = f1_interval(chosen, label)
+    assert low <= 6 / 7 <= high
+    assert low == pytest.approx(2 / 3)  # the second user alone: 1 hit, 2 pairs, 1 bought
+
+
+def test_the_contest_predicts_purchases(shop: SimulatedLog, tmp_path: Path) -> None:
+    path = tmp_path / "shop.parquet"
+    write_table(shop.events, path)
+    config = TrainingConfig(
+        hidden=8, windows=500, lists=20, learning=LearningSettings(max_steps=2, counter_steps=60)
+    )
+    found = contest.protocol(Options(path, config, horizon_s=HORIZON_S), no_progress)
+    assert found.predictions is not None
+    assert found.predictions.column_names == ["user_id", "category"]
+    bought = shop.events.filter(pc.equal(shop.events["event_type"], "purchase"))
+    assert set(found.predictions["category"].to_pylist()) <= set(bought["category"].to_pylist())
+    assert found.figures["blend: F1"] > 0
+
+
+def test_cutoffs_leave_whole_windows(log: EventLog) -> None:
+    for horizon_s in (86400, 10 * 86400, 15 * 86400):
+        times = cutoffs_ms(log, horizon_s)
+        assert len(times) == 3
+        assert times[-1] + horizon_s * 1000 > log.time_ms.max()
+        assert (np.diff(times) >= horizon_s * 500).all()
+
+
+def test_the_protocol_trains_on_nothing_at_or_after_the_cutoff(
+    shop: SimulatedLog, cutoff_ms: int, tmp_path: Path
+) -> None:
+    """What comes from the cut-off on is told as of other categories: predictions stay."""
+    tables = [shop.events, _told_otherwise(shop.events, cutoff_ms)]
+    learning = LearningSettings(max_steps=2, counter_steps=20)
+    config = TrainingConfig(hidden=8, windows=500, lists=20, horizon_s=HORIZON_S, learning=learning)
+    found = []
+    for number, table in enumerate(tables):
+        path = tmp_path / f"{number}.parquet"
+        write_table(table, path)
+        options = Options(path, config, cutoff_ms=cutoff_ms, horizon_s=HORIZON_S)
+        found.append(protocol(options, no_progress))
+    assert found[0].predictions is not None
+    assert found[0].predictions.equals(found[1].predictions)
+    assert found[0].figures != found[1].figures
+
+
+def _told_otherwise(events: pa.Table, cutoff_ms: int) -> pa.Table:
+    """The events with one category, of no event before, for all from the cut-off on."""
+    times = events["timestamp"].cast(pa.int64())
+    late = pc.greater_equal(times, cutoff_ms)
+    changed = pc.if_else(late, "elsewhere", events["category"])
+    return events.set_column(events.column_names.index("category"), "category", changed)
 
 
 def test_labels_after_the_cutoff_do_not_move_predictions(
@@ -259,3 +425,13 @@ def test_labels_after_the_cutoff_do_not_move_predictions(
 
 def _first_rows(log: EventLog) -> list[int]:
     return np.flatnonzero(np.r_[True, log.event[1:] != log.event[:-1]]).tolist()
+
+
+def test_a_protocol_whose_baselines_cannot_be_made_says_so_before_it_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(trees, "find_spec", lambda _name: None)
+    options = Options(tmp_path / "never-read.parquet", TrainingConfig.quick(0))
+    for asked in (protocol, contest.protocol):
+        with pytest.raises(ModelError, match="scikit-learn, which is not installed"):
+            asked(options, no_progress)

@@ -93,7 +93,11 @@ IMPORTS = {name: imports(name, path) for name, path in MODULES.items()}
 
 
 # Only figures are drawn, and only baselines are of scikit-learn: the extra `bench`.
-BENCH_LIBRARIES = {"matplotlib": "model.evaluation.markdown", "sklearn": "model.evaluation.trees"}
+BENCH_LIBRARIES = {
+    "matplotlib": "model.evaluation.markdown",
+    "sklearn": "model.evaluation.trees",
+    "threadpoolctl": "model.evaluation.trees",  # of scikit-learn
+}
 
 
 def test_the_model_knows_nothing_of_the_stream() -> None:

@@ -17,10 +17,13 @@ from model.counting import (
     TOGETHER_DECAY,
     TOGETHER_PRIOR,
     by_user,
-    count_follows,
     count_neighbours,
     count_statistics,
-    count_together,
+    follow_pairs,
+    follow_shares,
+    merged,
+    together_cosines,
+    together_pairs,
 )
 from model.errors import EventLogError
 from model.event_log import EventLog, event_log
@@ -244,7 +247,7 @@ def test_sampled_softmax_comes_near_the_full_one(trained: Trained, steps: EventB
 
 def test_pairs_are_what_followed() -> None:
     steps = _clicks([(0, 1), (0, 2), (0, 1), (0, 2), (1, 3), (1, 1)])
-    item, weight = count_follows(steps, 5, 10**9).best(5, 3)
+    item, weight = follow_shares(follow_pairs(steps, 5, 10**9), 5).best(5, 3)
     # after 1: 2 next, 1 two steps later, 2 three steps later and 2 next
     share = np.array([1 + 0.6**2 + 1, 0.6]) / (1 + 0.6**2 + 1 + 0.6 + 1)
     assert item[1].tolist() == [2, 1, 0]
@@ -257,14 +260,14 @@ def test_what_follows_after_a_pause_counts_less() -> None:
     steps = _clicks([(0, 1), (0, 2), (1, 1), (1, 3)])
     times = steps.time_ms.copy()
     times[3] = times[2] + SESSION_GAP_MS + 1
-    pairs = count_follows(replace(steps, time_ms=times), 5, 10**12)
+    pairs = follow_shares(follow_pairs(replace(steps, time_ms=times), 5, 10**12), 5)
     share = dict(zip(pairs.target.tolist(), pairs.weight.tolist(), strict=True))
     assert share == pytest.approx({2: 1 / (1 + APART + 1), 3: APART / (1 + APART + 1)})
 
 
 def test_together_has_no_order() -> None:
     steps = _clicks([(0, 1), (0, 2), (0, 3), (1, 2), (1, 1)])
-    pairs = count_together(steps, 5)
+    pairs = together_cosines(together_pairs(steps, 5), 5)
     weight = dict(
         zip(
             zip(pairs.source.tolist(), pairs.target.tolist(), strict=True),
@@ -281,10 +284,22 @@ def test_together_has_no_order() -> None:
     assert weight[1, 3] == pytest.approx(far / norm)
 
 
+def test_merged_pairs_fade_and_are_bounded() -> None:
+    older = together_pairs(_clicks([(0, 1), (0, 2), (1, 1), (1, 3)]), 5)
+    newer = together_pairs(_clicks([(0, 1), (0, 2)]), 5)
+    found = merged(older, newer, 0.5, 5, 1)
+    weight = dict(zip(zip(found.source, found.target, strict=True), found.weight, strict=True))
+    assert weight == {(1, 2): 1.5, (2, 1): 1.5, (3, 1): 0.5}  # (1, 3) weighs less than (1, 2)
+    both = merged(older, newer, 1.0, 5, 10)
+    at_once = together_pairs(_clicks([(0, 1), (0, 2), (1, 1), (1, 3), (2, 1), (2, 2)]), 5)
+    np.testing.assert_array_equal(both.target, at_once.target)
+    np.testing.assert_allclose(both.weight, at_once.weight)
+
+
 def test_neighbours_have_both_kinds_and_not_the_item_itself() -> None:
     steps = _clicks([(0, 1), (0, 2), (0, 1), (0, 2), (1, 3), (1, 1)])
     found = count_neighbours(steps, 5, 10**9, k=3)
-    follows = count_follows(steps, 5, 10**9)
+    follows = follow_shares(follow_pairs(steps, 5, 10**9), 5)
     share = {
         (a, b): w for a, b, w in zip(follows.source, follows.target, follows.weight, strict=True)
     }
@@ -321,12 +336,14 @@ def test_training_leaves_threads_and_the_random_state_alone(log: EventLog) -> No
 
 
 def _plain(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with temperature 1 and an LSTM that has its say."""
+    """The checkpoint with temperature 1, and with an LSTM and a profile that have their say."""
     network = InterestLSTM(checkpoint.network.size)
     network.load_state_dict(checkpoint.network.state_dict())
     with torch.no_grad():
         network.interest.weight.normal_(std=0.3)
         network.activity.weight.normal_(std=0.3)
+        network.profile.weight.normal_(std=0.5)
+        network.profile_logit.normal_(std=0.5)
     network.requires_grad_(False)
     ones = np.ones_like(checkpoint.statistics.temperature)
     statistics = replace(checkpoint.statistics, temperature=ones)

@@ -1,0 +1,57 @@
+"""The ablation: each change takes away just what it names, and what helps is seen to help."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from model.evaluation import ablation
+from model.event_log import EventLog, event_log
+from model.learning import LearningSettings
+from model.simulation import ShopSettings, simulate
+from model.training import TrainingConfig, no_progress, train
+
+LEARNING = LearningSettings(max_steps=4, counter_steps=2, lanes=8, chunk=4, validate_every=4)
+CONFIG = TrainingConfig(hidden=8, windows=50, lists=200, refit=False, learning=LEARNING)
+
+
+@pytest.fixture(scope="module")
+def log() -> EventLog:
+    return event_log(simulate(ShopSettings(users=30, days=30, categories=8)).events, "sim")
+
+
+def test_a_table_that_is_left_out_stays_zero(log: EventLog) -> None:
+    network = train(log, replace(CONFIG, left_out=("gap", "kind")), no_progress).draft.network
+    assert not bool(network.gap.weight.any())
+    assert not bool(network.kind.weight.any())
+    assert bool(network.hour.weight.any())
+
+
+def test_every_change_changes_something(log: EventLog) -> None:
+    trained = train(log, CONFIG, no_progress)
+    for name, without in ablation.PARTS.items():
+        before, after = vars(trained.draft.statistics), vars(without(trained.draft.statistics))
+        changed = [
+            key
+            for key in before
+            if before[key].shape != after[key].shape or (before[key] != after[key]).any()
+        ]
+        assert changed, name
+    for name, change in ablation.NETWORKS.items():
+        assert change(TrainingConfig()) != TrainingConfig(), name
+
+
+def test_the_table_has_a_row_per_change(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "NETWORKS", {"no dropout": ablation.NETWORKS["no dropout"]})
+    some = ("no neighbours of the recent items", "no late popularity")
+    monkeypatch.setattr(ablation, "PARTS", {name: ablation.PARTS[name] for name in some})
+    table = ablation.ablation(log, 2, CONFIG, Console(quiet=True))
+    assert [row[0] for row in table.rows] == [ablation.BASE, *some, "no dropout"]
+    figures = {row[0]: float(row[2]) for row in table.rows}
+    assert all(0 < value < 1 for value in figures.values())
+    assert np.isfinite(list(figures.values())).all()
+    assert torch.get_num_threads() >= 1

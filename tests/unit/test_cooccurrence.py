@@ -1,0 +1,125 @@
+"""What goes with what: the factors equal the closed form, and are used where they help."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from model.cooccurrence import count_together
+from model.counting import by_user
+from model.events import EventBatch
+from model.interest_lstm import InterestLSTM, NetworkSize
+from model.learning import LearningSettings, fit_counters
+from model.tuning import ProfileChoice, choose_profile, window_merits
+from model.windows import UserSteps, Windows, cutoff_windows
+from tests.event_batches import clicks
+
+CATEGORIES = 13
+DAY_S = 86400
+HALF_LIFE_S = np.array([1.0, 7.0, 30.0]) * DAY_S
+SIZE = NetworkSize(items=5, categories=CATEGORIES, hidden=8)
+
+
+def touches(seed: int, grouped: bool) -> tuple[np.ndarray, np.ndarray]:
+    """400 users touch six of twelve categories; grouped users stay within a half of them."""
+    random = np.random.default_rng(seed)
+    user = np.repeat(np.arange(400), 6)
+    half = random.integers(0, 2, 400)[user] * 6 if grouped else random.integers(0, 2, 2400) * 6
+    return user, 1 + half + random.integers(0, 6, 2400)
+
+
+def test_with_all_vectors_the_table_is_that_of_ease() -> None:
+    user, category = touches(0, grouped=True)
+    category[::7] = 0  # steps without a category say nothing
+    together = count_together(user, category, CATEGORIES, size=12)
+    source, target = together.factors(ridge=2.0, damping=0.0)
+    touched = np.zeros((400, CATEGORIES))
+    touched[user, category] = 1
+    touched = touched[:, 1:]
+    ridge = 2.0 * np.linalg.eigvalsh(touched.T @ touched)[0]
+    inverse = np.linalg.inv(touched.T @ touched + ridge * np.eye(12))
+    expected = -inverse / np.diag(inverse)
+    table = (source @ target.T)[1:, 1:]
+    np.fill_diagonal(expected, 0)
+    np.fill_diagonal(table, 0)
+    np.testing.assert_allclose(table, expected, atol=1e-3)
+    assert not source[0].any()
+
+
+def test_few_vectors_keep_what_matters_most() -> None:
+    user, category = touches(1, grouped=True)
+    source, target = count_together(user, category, CATEGORIES, size=2).factors(1.0, 0.0)
+    table = (source @ target.T)[1:, 1:]
+    same = np.zeros((12, 12), dtype=bool)
+    same[:6, :6] = same[6:, 6:] = True
+    np.fill_diagonal(same, False)
+    other = np.zeros((12, 12), dtype=bool)
+    other[:6, 6:] = other[6:, :6] = True
+    assert table[same].min() > table[other].max()
+
+
+def test_damping_divides_by_popularity() -> None:
+    user, category = touches(2, grouped=True)
+    together = count_together(user, category, CATEGORIES, size=6)
+    _, plain = together.factors(1.0, 0.0)
+    _, damped = together.factors(1.0, 1.0)
+    np.testing.assert_allclose(
+        damped[1:] * (together.share[1:, None] + 1e-4), plain[1:], rtol=1e-4, atol=1e-6
+    )
+
+
+def windows_of(user: np.ndarray, category: np.ndarray) -> tuple[EventBatch, Windows]:
+    """Six steps a user a day apart, and the windows after the fourth."""
+    place = np.arange(len(user)) % 6
+    order = np.argsort(place, kind="stable")
+    batch = clicks(user[order].tolist(), category[order].tolist())
+    fields = {**batch.__dict__, "time_ms": (1 + place[order]) * DAY_S * 1000}
+    steps = by_user(EventBatch(**fields))
+    users = UserSteps(steps)
+    return steps, cutoff_windows(users, int(4.5 * DAY_S), HALF_LIFE_S, 10 * DAY_S, CATEGORIES)
+
+
+def choice(grouped: bool) -> tuple[ProfileChoice, float, float]:
+    """What is chosen, and the NDCG@10 of the counters before and after."""
+    torch.manual_seed(0)
+    network = InterestLSTM(SIZE)
+    steps, windows = windows_of(*touches(3, grouped))
+    _, later = windows_of(*touches(4, grouped))
+    fit_counters(
+        network,
+        windows,
+        LearningSettings(counter_steps=60),
+        np.random.default_rng(0),
+        lambda *_: None,
+    )
+    before, _ = window_merits(network, later)
+    together = count_together(steps.user, steps.category, CATEGORIES, size=32)
+    chosen = choose_profile(network, together, windows, later)
+    return chosen, before, window_merits(network, later)[0]
+
+
+def test_the_profile_is_used_where_categories_go_together() -> None:
+    chosen, before, after = choice(grouped=True)
+    assert chosen.scale > 0
+    assert after > before + 0.02
+
+
+def test_the_profile_adds_little_where_nothing_goes_together() -> None:
+    chosen, before, after = choice(grouped=False)
+    assert chosen.scale < choice(grouped=True)[0].scale
+    assert after >= before - 0.02
+
+
+def test_labels_are_of_the_target_alone() -> None:
+    batch = clicks([0, 0, 0, 0], [1, 2, 3, 4])
+    fields = {
+        **batch.__dict__,
+        "time_ms": np.array([1, 2, 3, 4]) * DAY_S * 1000,
+        "event_type": np.array([0, 2, 0, 2]),
+    }
+    steps = EventBatch(**fields)
+    for target, expected in ((None, [2, 3, 4]), (2, [2, 4])):
+        users = UserSteps(steps, target)
+        windows = cutoff_windows(users, int(1.5 * DAY_S), HALF_LIFE_S, 10 * DAY_S, CATEGORIES)
+        assert windows.labels.category.tolist() == expected
+        assert windows.counts.category.tolist() == [1]
