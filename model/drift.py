@@ -187,7 +187,12 @@ _OLDER = np.triu(np.ones((UNITS, UNITS), dtype=bool), 1)
 
 def score(seen: Window) -> np.ndarray:
     """The statistic: log-odds of a change against none, where both are as likely, (B,) float64."""
-    return np.asarray((features(seen) * WEIGHTS).sum(1) + INTERCEPT)
+    return score_of(features(seen))
+
+
+def score_of(found: np.ndarray) -> np.ndarray:
+    """The statistic of features (B, 26)."""
+    return np.asarray((found * WEIGHTS).sum(1) + INTERCEPT)
 
 
 def standardised(
@@ -279,8 +284,9 @@ def describe(row: np.void, checkpoint: Checkpoint) -> Change:
     fields = {name: row[name][None] for name in ("units", "slot_units", "unit_slot")}
     fields |= {name: row[name][None] for name in ("unit_time_s", "slot_category")}
     seen = window_of(fields, np.zeros(1, np.int64), checkpoint.statistics.category_group)
-    statistic = float(score(seen)[0])
-    window = _clearest_window(seen)
+    found = features(without_each(seen))
+    scores = score_of(found)
+    window = _clearest_window(seen, found[0])
     units = int(row["units"])
     slots = seen.slots[0, :window]
     total = seen.total[0]
@@ -288,13 +294,13 @@ def describe(row: np.void, checkpoint: Checkpoint) -> Change:
     h = total - w
     categories = row["slot_category"].astype(np.int64)
     positions = [(units - 1 - back) % UNITS for back in range(min(units, UNITS))]
-    lowered = statistic - score(without_each(seen))
+    lowered = scores[0] - scores[1:]
     # a category's units lower the statistic alike: the oldest first, they came before the alarm
     order = sorted(range(len(lowered)), key=lambda back: (-round(float(lowered[back]), 9), -back))
     helpful = [back for back in order if lowered[back] > 0][:LISTED_EVIDENCE]
     return Change(
         window=window,
-        statistic=statistic,
+        statistic=float(scores[0]),
         before=_shares(categories, h),
         after=_shares(categories, w),
         strength=float(np.abs(w / w.sum() - h / h.sum()).sum() / 2),
@@ -303,28 +309,33 @@ def describe(row: np.void, checkpoint: Checkpoint) -> Change:
     )
 
 
-def _clearest_window(seen: Window) -> int:
+def _clearest_window(seen: Window, found: np.ndarray) -> int:
     """The window whose distributions lie furthest apart for its size, of one row."""
-    z = features(seen)[0, : len(WINDOWS) * PER_WINDOW].reshape(len(WINDOWS), PER_WINDOW)[:, :2]
+    z = found[: len(WINDOWS) * PER_WINDOW].reshape(len(WINDOWS), PER_WINDOW)[:, :2]
     held = int((seen.slots[0] >= 0).sum())
     return min(WINDOWS[int(z.sum(1).argmax())], held, int(seen.total[0].sum()) - 1)
 
 
 def without_each(seen: Window) -> Window:
-    """One row's window as it were without each of its units: as many rows as it has units.
+    """One row's window as it is, then as it were without each of its units: (1 + units) rows.
 
-    The unit before the window is not known any more, so the window is one shorter.
+    The unit before the window is not known any more, so a window without one is one shorter.
     """
     count = int((seen.slots[0] >= 0).sum())
     gone = np.arange(count)
-    kept = np.array([[i for i in range(UNITS) if i != back] for back in gone], np.int64)
-    slots = np.full((count, UNITS), -1, np.int8)
-    slots[:, :-1] = seen.slots[0][kept]
-    session = np.repeat(seen.session[:, -1:], count, 0).repeat(UNITS, 1)
-    session[:, :-1] = seen.session[0][kept]
-    total = np.repeat(seen.total, count, 0)
-    total[gone, seen.slots[0, :count]] -= 1
-    return Window(slots, session - session[:, :1], total, np.repeat(seen.group, count, 0))
+    slots = np.full((1 + count, UNITS), -1, np.int8)
+    session = np.repeat(seen.session[:, -1:], 1 + count, 0).repeat(UNITS, 1)
+    slots[0], session[0] = seen.slots[0], seen.session[0]
+    slots[1:, :-1] = seen.slots[0][_OTHERS[:count]]
+    session[1:, :-1] = seen.session[0][_OTHERS[:count]]
+    total = np.repeat(seen.total, 1 + count, 0)
+    total[1 + gone, seen.slots[0, :count]] -= 1
+    group = np.repeat(seen.group, 1 + count, 0)
+    return Window(slots, session - session[:, :1], total, group)
+
+
+_OTHERS = np.array([[i for i in range(UNITS) if i != gone] for gone in range(UNITS)])
+"""Places of the units that stay when one is gone, (24, 23)."""
 
 
 def _shares(categories: np.ndarray, counts: np.ndarray) -> list[tuple[int, float]]:
