@@ -6,10 +6,14 @@ The changelog has one row of each user before anything is measured (filled.py). 
 worker with an empty data folder, and waits until it is ready. Afterwards a second worker joins it,
 each keeps a copy of the other's rows, and the first is killed: a takeover lasts from there until
 the second works on all partitions and is ready. Nothing is produced meanwhile.
+
+Beside it stands what the libraries take for the same records in this process: aiokafka's consumer
+that reads them, and the same with RocksDB that gets them as they come, unlooked at.
 """
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import tempfile
 import time
@@ -19,9 +23,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
+import rocksdict
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.console import Console
 
 from stream_app.demo.processes import WorkerProcess
+from stream_app.lane.table import WorkerBudget
 from stream_app.settings import Settings
 from stream_app.terminal import stages
 from tests.benchmarks.cluster import cluster, worker_overrides
@@ -75,11 +82,20 @@ class Takeover:
 
 
 @dataclass
+class Floor:
+    """What the libraries take alone: to read all records, and to read and store them."""
+
+    read_s: float
+    stored_s: float
+
+
+@dataclass
 class Measured:
     """All figures."""
 
     users: int
     broker: str
+    floors: list[Floor] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     takeovers: list[Takeover] = field(default_factory=list)
 
@@ -87,6 +103,16 @@ class Measured:
     def rows_per_second(self) -> Spread:
         """Of the recovery alone."""
         return Spread.of([self.users / start.recovery_s for start in self.starts])
+
+    @property
+    def read_per_second(self) -> Spread:
+        """Of aiokafka's consumer alone."""
+        return Spread.of([self.users / floor.read_s for floor in self.floors])
+
+    @property
+    def stored_per_second(self) -> Spread:
+        """Of aiokafka's consumer and RocksDB alone."""
+        return Spread.of([self.users / floor.stored_s for floor in self.floors])
 
 
 def main() -> None:
@@ -124,6 +150,7 @@ def run(users: int, rounds: int, console: Console) -> Measured:
         measured = Measured(users, broker)
         for number in range(rounds):
             show("Rounds", number, rounds)
+            measured.floors.append(_floor(settings, users, home / f"floor-{number}"))
             one = WorkerProcess(overrides, home, f"one-{number}")
             stack.callback(one.kill)
             measured.starts.append(_start(one))
@@ -133,6 +160,53 @@ def run(users: int, rounds: int, console: Console) -> Measured:
             two.stop()
         show("Rounds", rounds, rounds)
         return measured
+
+
+def _floor(settings: Settings, users: int, folder: Path) -> Floor:
+    began = time.monotonic()
+    asyncio.run(_read(settings, users, None))
+    read_at = time.monotonic()
+    asyncio.run(_read(settings, users, folder))
+    return Floor(read_at - began, time.monotonic() - read_at)
+
+
+async def _read(settings: Settings, users: int, folder: Path | None) -> None:
+    """Read all records of the changelog, and put them into stores in a folder where one is named.
+
+    A store for each partition, with the worker's options, and without a write-ahead log, as in the
+    worker's recovery.
+    """
+    budget = WorkerBudget(settings.rocksdb_cache_mb)
+    stores: dict[int, rocksdict.Rdict] = {}
+    unlogged = rocksdict.WriteOptions()
+    unlogged.disable_wal = True  # type: ignore[assignment, method-assign]  # it is no method
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        check_crcs=False,
+    )
+    consumer.assign([TopicPartition(settings.changelog_topic, n) for n in range(PARTITIONS)])
+    await consumer.start()
+    try:
+        count = 0
+        while count < users:
+            for place, records in (await consumer.getmany(timeout_ms=1000)).items():
+                count += len(records)
+                if folder is None:
+                    continue
+                if place.partition not in stores:
+                    path = folder / f"{place.partition}.db"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    stores[place.partition] = budget.open(path)
+                batch = rocksdict.WriteBatch(raw_mode=True)
+                for record in records:
+                    batch.put(record.key, record.value)
+                stores[place.partition].write(batch, unlogged)
+    finally:
+        for store in stores.values():
+            store.close()
+        await consumer.stop()
 
 
 def _start(worker: WorkerProcess) -> Start:
@@ -222,32 +296,49 @@ def goals_of(measured: Measured) -> list[Goal]:
 
 def section(measured: Measured, goals: list[Goal]) -> Section:
     """One row a round, and the rate as bars."""
-    rounds = list(zip(measured.starts, measured.takeovers, strict=True))
+    rounds = list(zip(measured.floors, measured.starts, measured.takeovers, strict=True))
     rows = [
         [
             str(number),
+            f"{measured.users / floor.read_s:,.0f}",
+            f"{measured.users / floor.stored_s:,.0f}",
             f"{start.join_s:.1f}",
             f"{start.recovery_s:.1f}",
             f"{measured.users / start.recovery_s:,.0f}",
             f"{start.rss_peak_bytes / MB:,.0f}",
             f"{takeover.seconds:.1f}",
         ]
-        for number, (start, takeover) in enumerate(rounds, start=1)
+        for number, (floor, start, takeover) in enumerate(rounds, start=1)
     ]
-    rate = measured.rows_per_second
+    spreads = {
+        "aiokafka alone": measured.read_per_second,
+        "aiokafka and RocksDB": measured.stored_per_second,
+        "recovery": measured.rows_per_second,
+    }
     return Section(
         name="recovery",
         title="Recovery",
         text=(
             f"{measured.users:,} rows in the changelog of {PARTITIONS} partitions, on "
             f"{measured.broker}. Join: from the start of the process until the recovery begins. "
-            "Recovery: from there until /readyz says ready. Takeover: from kill -9 of one of two "
-            "workers until the other, which has a copy, works on all partitions; the group waits "
+            "Recovery: from there until /readyz says ready. aiokafka: its consumer reads the same "
+            "records and does nothing with them; and RocksDB: it stores them as they come, with "
+            "the worker's options. Takeover: from kill -9 of one of two workers until the other, "
+            "which has a copy, works on all partitions; the group waits "
             f"for the session timeout of {measured.takeovers[0].session_timeout_s:g} s first."
             + as_list(goals)
         ),
         table=Table(
-            ["round", "join s", "recovery s", "rows/s", "memory MB", "takeover s"],
+            [
+                "round",
+                "aiokafka rows/s",
+                "and RocksDB",
+                "join s",
+                "recovery s",
+                "rows/s",
+                "memory MB",
+                "takeover s",
+            ],
             rows,
         ),
         plot=Plot(
@@ -255,7 +346,8 @@ def section(measured: Measured, goals: list[Goal]) -> Section:
             x_label="",
             y_label="rows/s",
             series=[
-                Series("recovery", ["recovery"], [rate.median], [rate.lowest], [rate.highest]),
+                Series(name, [name], [rate.median], [rate.lowest], [rate.highest])
+                for name, rate in spreads.items()
             ],
         ),
     )
