@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+
 import pytest
 import yaml
 
-from tests.prometheus import program
+from tests.prometheus import FOLDER, program
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "deploy" / "prometheus"
 
 
 def loaded(name: str) -> Any:
