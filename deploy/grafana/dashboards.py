@@ -64,13 +64,13 @@ FLOW = (
         ("job:interest_batch_events:mean1m", "events"),)),
     Panel("Dead letters by reason", "Of the last five minutes.", "short", (
         ("sum by (reason) (increase(interest_dead_letters_total[5m]))", "{{reason}}"),)),
-    Panel("Share of dead letters", "Of a quarter of an hour; an alert stands at 1 %.", "percentunit", (
+    Panel("Share of dead letters", "Of 15 minutes; an alert stands at 1 %.", "percentunit", (
         ("job:interest_dead_letters:ratio15m", "share"),)),
 )  # fmt: skip
 MODEL = (
     Panel(
         "Drift alarms in 1,000 tested steps",
-        "Observed beside the false alarms stated on shuffled sessions and the band of the real history.",
+        "Observed, beside the stated false alarms and the band of the real history.",
         "short",
         (
             ("job:interest_drift_alarms_per_1000_steps:rate1d", "observed, of a day"),

@@ -27,7 +27,13 @@ STATED = DriftSettings(2.0, 1000.0, 900.0, 1100.0, 40.0, history_low=1.0, histor
 
 def events() -> Iterator[LogRecord]:
     """Of each user one event an hour, so that the drift test gets its units; some are broken."""
-    kinds = (EventType.CLICK, EventType.CLICK, EventType.SEARCH, EventType.CLICK, EventType.PURCHASE)
+    kinds = (
+        EventType.CLICK,
+        EventType.CLICK,
+        EventType.SEARCH,
+        EventType.CLICK,
+        EventType.PURCHASE,
+    )
     for number in range(USERS * EVENTS):
         user = f"user-{number % USERS}".encode()
         kind = kinds[number // USERS % len(kinds)]

@@ -234,7 +234,9 @@ def test_calibration_reaches_the_wanted_run_length(checkpoint: Checkpoint) -> No
 def test_the_band_of_the_history_spans_its_parts() -> None:
     none = np.zeros(0, np.int64)
     times = np.arange(1000)
-    found = Alarms(none, none, np.zeros(0), np.array([1000]), np.random.default_rng(1).permutation(times))
+    found = Alarms(
+        none, none, np.zeros(0), np.array([1000]), np.random.default_rng(1).permutation(times)
+    )
     # 16 alarms in each tenth but the last, which has 36: 16 - 2 * 4 and 36 + 2 * 6 in 100 steps
     alarms = np.r_[np.repeat(np.arange(0, 900, 100) + 7, 16), np.repeat(950, 36)]
     assert history_band(found, alarms) == pytest.approx((80.0, 480.0))

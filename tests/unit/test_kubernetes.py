@@ -108,13 +108,19 @@ def test_a_document_fits_its_schema(name: str) -> None:
         kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_the_settings_exist_and_are_valid() -> None:
+def test_the_settings_exist_and_are_valid(tmp_path: Path) -> None:
     variables = {**SETTINGS, **{one["name"]: one.get("value", "") for one in WORKER["env"]}}
     del variables["POD_NAME"]
     url = variables["INTEREST_HTTP_URL"].replace("$(POD_NAME)", "interest-stream-0")
     variables["INTEREST_HTTP_URL"] = url
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef")
+    for name in variables:
+        if name.endswith("_FILE"):
+            variables[name] = str(secret)
     settings = Settings(**{k.removeprefix(PREFIX).lower(): v for k, v in variables.items()})
     assert settings.shutdown_timeout_s < POD["terminationGracePeriodSeconds"]
+    assert settings.http_access()  # off loopback it has a token
     assert settings.http_port == WORKER["ports"][0]["containerPort"]
     assert url.split(".")[1].split(":")[0] == WORKERS["serviceName"]
 
@@ -169,5 +175,5 @@ def test_prometheus_finds_the_service_of_the_workers() -> None:
     assert monitor["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
     # the other service of the same pods has no labels: it would count each worker twice
     assert "labels" not in DOCUMENTS["Service/interest-stream-workers"]["metadata"]
-    # alerts.yml names the job, which is the name of the service
-    assert 'job="interest-stream"' in (FOLDER.parent / "prometheus/alerts.yml").read_text("utf-8")
+    # rules.yml names the job, which is the name of the service
+    assert 'job="interest-stream"' in (FOLDER.parent / "prometheus/rules.yml").read_text("utf-8")

@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-
 import pytest
 import yaml
 
@@ -21,7 +20,10 @@ def loaded(name: str) -> Any:
 
 
 ALERTS = {
-    rule["alert"]: rule for group in loaded("alerts.yml")["groups"] for rule in group["rules"]
+    rule["alert"]: rule
+    for group in loaded("rules.yml")["groups"]
+    for rule in group["rules"]
+    if "alert" in rule
 }
 
 
@@ -29,7 +31,7 @@ ALERTS = {
     "arguments",
     [
         ("check", "config", "prometheus.yml"),  # and the rule files that it names
-        ("test", "rules", "alerts_test.yml"),
+        ("test", "rules", "rules_test.yml"),
     ],
     ids=" ".join,
 )
@@ -41,7 +43,7 @@ def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
 
 
 def test_each_alert_is_tested_to_fire_and_to_keep_silent() -> None:
-    tests = [test for of in loaded("alerts_test.yml")["tests"] for test in of["alert_rule_test"]]
+    tests = [test for of in loaded("rules_test.yml")["tests"] for test in of["alert_rule_test"]]
     fires = {test["alertname"] for test in tests if test.get("exp_alerts")}
     silent = {test["alertname"] for test in tests if not test.get("exp_alerts")}
     assert fires == silent == ALERTS.keys()
