@@ -422,7 +422,7 @@ def _sentence(error: ValidationError) -> str:
     name = str(first["loc"][0]) if first["loc"] else ""
     field = Settings.model_fields.get(name)
     if field is None:
-        return f"{name!r} is no setting; see the list of settings in the README."
+        return f"{name!r} is no setting; see the list of settings in deploy/README.md."
     # A secret may stand where its file, or a server, is to be named.
     given = str(first["input"])
     is_secret = name.removesuffix("_file") in SECRETS or "@" in given

@@ -25,7 +25,7 @@ class Row:
 
 
 def settings_table(settings: Settings) -> list[Row]:
-    """A row for every setting, in the order of the README."""
+    """A row for every setting, in the order of deploy/README.md."""
     return [_row(settings, name) for name in Settings.model_fields]
 
 

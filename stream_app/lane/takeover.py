@@ -194,7 +194,7 @@ def other_partitions(made_with: int, count: int) -> StoreError:
     return StoreError(
         f"The rows were made with {made_with} partitions and the topics have {count}, in which old "
         "records no longer lie where their keys belong; copy the records by key into new topics, "
-        "and start there under another INTEREST_APP_ID (README.md, More partitions)."
+        "and start there under another INTEREST_APP_ID (deploy/README.md, More partitions)."
     )
 
 

@@ -1,4 +1,4 @@
-"""The consumer in the README that drops repeats, run as a program against a broker."""
+"""The consumer in deploy/MESSAGES.md that drops repeats, run as a program against a broker."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from kafka import KafkaProducer
 from stream_app import topics
 from stream_app.settings import Settings
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+MESSAGES = (Path(__file__).parents[2] / "deploy" / "MESSAGES.md").read_text("utf-8")
 REMEMBERED = 4000
 
 
 @pytest.fixture
 def consumer(settings: Settings) -> Iterator[subprocess.Popen[str]]:
     """The program, with the broker and the topic of this test."""
-    _, _, section = README.partition("## Delivery")
+    _, _, section = MESSAGES.partition("## Delivery")
     block = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert block is not None
     program = block[1]

@@ -1,4 +1,4 @@
-"""The program in the README that copies a topic by key, run against a broker."""
+"""The program in deploy/README.md that copies a topic by key, run against a broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream_app.lane.reading import read_records
 from stream_app.partitioner import partition_for
 from stream_app.settings import Settings
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+OPERATE = (Path(__file__).parents[2] / "deploy" / "README.md").read_text("utf-8")
 OLD, NEW = 4, 8
 
 
@@ -45,7 +45,7 @@ def test_each_key_goes_to_its_partition_in_its_order(settings: Settings) -> None
 
 def program(settings: Settings, old: str, new: str) -> str:
     """The program, with the broker and the topics of this test."""
-    _, _, section = README.partition("### More partitions")
+    _, _, section = OPERATE.partition("## More partitions")
     block = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert block is not None
     found = block[1]

@@ -1,7 +1,7 @@
 """What a Kafka transaction per batch would give the lane, tried on a broker that has transactions.
 
 One transactional id per input partition; the outputs, the changelog rows and the source offsets of
-a batch in one transaction. The worker does not write so: README.md, "Delivery", says why.
+a batch in one transaction. The worker does not write so: deploy/MESSAGES.md, "Delivery", says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the README shows is what the program takes and gives."""
+"""What the documentation shows is what the program takes and gives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from stream_app.metrics import Metrics
 from stream_app.schemas import schemas
 from stream_app.settings import Settings
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+MESSAGES = (ROOT / "deploy" / "MESSAGES.md").read_text("utf-8")
+OPERATE = (ROOT / "deploy" / "README.md").read_text("utf-8")
 STRUCTS: dict[str, type[msgspec.Struct]] = {
     "interest.clicks.v1": Click,
     "interest.searches.v1": Search,
@@ -30,8 +32,8 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
 
 def example(topic: str) -> bytes:
     """The first JSON block after the bold name of a topic."""
-    _, found, after = README.partition(f"**`{topic}`**")
-    assert found, f"the README has no paragraph for {topic}"
+    _, found, after = MESSAGES.partition(f"**`{topic}`**")
+    assert found, f"MESSAGES.md has no paragraph for {topic}"
     block = re.search(r"```json\n(.*?)```", after, re.DOTALL)
     assert block is not None
     return block[1].encode()
@@ -79,7 +81,7 @@ def test_the_id_of_an_example_names_its_source(kind: str) -> None:
 
 
 def test_the_python_examples_are_short_and_compile() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", MESSAGES + OPERATE, re.DOTALL)
     assert len(blocks) == 4
     for block in blocks:
         ast.parse(block)
@@ -87,19 +89,19 @@ def test_the_python_examples_are_short_and_compile() -> None:
 
 
 def test_a_consumer_remembers_as_many_ids_as_a_batch_may_repeat() -> None:
-    _, _, section = README.partition("## Delivery")
+    _, _, section = MESSAGES.partition("## Delivery")
     remembered = re.search(r"len\(ids\) > (\d+)", section)
     assert remembered is not None
     assert int(remembered[1]) == Settings.model_fields["max_batch_events"].default
 
 
 def test_every_reason_is_listed_and_no_other() -> None:
-    listed = README.partition("<!-- reasons -->")[2].partition("<!-- /reasons -->")[0]
+    listed = MESSAGES.partition("<!-- reasons -->")[2].partition("<!-- /reasons -->")[0]
     assert set(re.findall(r"`(\w+)`", listed)) == {reason.value for reason in Reason}
 
 
 def test_every_setting_is_listed_with_its_default() -> None:
-    rows = re.findall(r"^\| (`INTEREST_.*?) \| (.*?) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| (`INTEREST_.*?) \| (.*?) \|", OPERATE, re.MULTILINE)
     listed = {
         name.removeprefix("INTEREST_").lower(): default.strip()
         for names, default in rows
@@ -119,10 +121,36 @@ def test_every_metric_is_listed_and_no_other() -> None:
     Metrics(registry).set_model("1", 64)
     suffix = {"counter": "_total", "info": "_info"}
     exported = {f.name + suffix.get(f.type, "") for f in registry.collect()}
-    assert set(re.findall(r"^\| `(interest_\w+)`", README, re.MULTILINE)) == exported
+    assert set(re.findall(r"^\| `(interest_\w+)`", OPERATE, re.MULTILINE)) == exported
 
 
 def test_input_topics_are_those_of_the_event_types() -> None:
     settings = Settings.model_fields
     names = [settings[f"{name}_topic"].default for name in ("clicks", "searches", "purchases")]
     assert names == list(STRUCTS)[: len(EventType)]
+
+
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "deploy/*.md", "model/*.md", "tests/*/*.md", "stream_app/*/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_or_a_heading(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text("utf-8")):
+        name, _, heading = target.partition("#")
+        path = document.parent / name if name else document
+        assert path.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)", path.read_text("utf-8"), re.MULTILINE)
+            assert heading in {_anchor(title) for title in titles}, target
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def test_the_readme_stays_one_page() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 160
