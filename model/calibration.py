@@ -33,6 +33,9 @@ LOWER_SHARE = 0.88
 """Of the wanted run length: where the lower end of its interval lies, at least. Somewhat above the
 four fifths that it shall have on shuffles that the calibration has not seen."""
 THRESHOLDS = (-2.0, 14.0)
+HISTORY_PARTS = 10
+HISTORY_ERRORS = 2.0
+"""Standard errors of a part's number of alarms by which the band of the history is widened."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Alarms:
     user       (M,) its user
     statistic  (M,) its statistic
     tested     (U,) steps of each user past the warm-up of 20 steps and 10 units
+    tested_ms  (T,) time of each of these T steps, by the user's clock
     rows       (M,) the rows as they were when the alarms were raised, None unless asked for
     """
 
@@ -50,6 +54,7 @@ class Alarms:
     user: np.ndarray
     statistic: np.ndarray
     tested: np.ndarray
+    tested_ms: np.ndarray
     rows: StateBatch | None = None
 
     @property
@@ -109,8 +114,11 @@ def run_test(
     users = int(steps.user.max()) + 1 if len(steps) else 0
     found: list[tuple[np.ndarray, ...]] = []
     tested = np.zeros(users, np.int64)
+    tested_ms = [np.zeros(0, np.int64)]
     for at in rounds(steps, checkpoint):
-        tested[at.user] += drift.is_ready(at.fields, at.user)
+        ready = at.user[drift.is_ready(at.fields, at.user)]
+        tested[ready] += 1
+        tested_ms.append(at.fields["last_time_ms"][ready])
         alarmed, value = drift.check(at.fields, at.due, checkpoint, statistic)
         user = at.due[alarmed]
         kept = _snapshot(at.fields, user if with_rows else user[:0], checkpoint.hidden)
@@ -121,7 +129,12 @@ def run_test(
     step, user, values, rows = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(step, kind="stable")
     return Alarms(
-        step[order], user[order], values[order], tested, rows[order] if with_rows else None
+        step[order],
+        user[order],
+        values[order],
+        tested,
+        np.concatenate(tested_ms),
+        rows[order] if with_rows else None,
     )
 
 
@@ -182,6 +195,29 @@ def run_length_interval(
     return float(low), float(high)
 
 
+def history_band(found: Alarms, alarm_ms: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest rate of alarms in ten parts of a history, per 1,000 tested steps.
+
+    Each part has as many tested steps; its rate is widened by two standard errors of the number of
+    its alarms, so that a part with few of them does not make the band narrow.
+
+    Args:
+        found: of the test over users as they are, with at least one tested step.
+        alarm_ms: (M,) time of each alarm.
+    """
+    tested = np.sort(found.tested_ms)
+    edges = tested[np.arange(1, HISTORY_PARTS) * len(tested) // HISTORY_PARTS]
+    steps, alarms = (
+        np.bincount(np.searchsorted(edges, times, side="right"), minlength=HISTORY_PARTS)
+        for times in (tested, alarm_ms)
+    )
+    steps, alarms = steps[steps > 0], alarms[steps > 0]  # times that are equal leave parts empty
+    error = HISTORY_ERRORS * np.sqrt(np.maximum(alarms, 1))
+    low = np.maximum(alarms - error, 0.0) / steps
+    high = (alarms + error) / steps
+    return 1000 * float(low.min()), 1000 * float(high.max())
+
+
 def calibrate(
     steps: EventBatch,
     checkpoint: Checkpoint,
@@ -193,6 +229,9 @@ def calibrate(
     max_steps: int = MAX_STEPS,
 ) -> DriftSettings:
     """The lowest threshold with the wanted rate of false alarms on shuffled whole sessions.
+
+    The settings also say how often the test alarms on the same users as they are, of whom some do
+    change: see ``history_band``.
 
     max_steps           of all shuffled copies together: more give a surer threshold
     average_run_length  mean number of tested steps between false alarms, at least; 88 % of it for
@@ -238,13 +277,17 @@ def calibrate(
     if tested < (average_run_length or 0.0):  # too short a log to say anything
         return checkpoint.drift
     interval = run_length_interval(found.per_user(), found.tested, copies_of(found, copies))
+    settings = replace(checkpoint.drift, threshold=threshold)
+    real = run_test(sample, replace(checkpoint, drift=settings), statistic=statistic)
+    low, high = history_band(real, sample.time_ms[real.step])
     return replace(
-        checkpoint.drift,
-        threshold=threshold,
+        settings,
         average_run_length=round(tested / max(len(found.step), 1), 1),
         run_length_low=round(interval[0], 1),
         run_length_high=round(interval[1], 1),
         false_alarms=round(len(found.step) / max(days, 1.0) * 30_000, 3),
+        history_low=round(low, 3),
+        history_high=round(high, 3),
     )
 
 

@@ -18,7 +18,8 @@ def drift_line(drift: DriftSettings, source: str = "the training's log") -> str:
     return (
         f"{_DRIFT}threshold {drift.threshold}, set on {source} with whole sessions shuffled: there "
         f"{drift.average_run_length} steps between alarms (95 % {drift.run_length_low} to "
-        f"{drift.run_length_high}), {drift.false_alarms} alarms per 1,000 users and 30 days."
+        f"{drift.run_length_high}), {drift.false_alarms} alarms per 1,000 users and 30 days; on "
+        f"real users {drift.history_low} to {drift.history_high} alarms per 1,000 tested steps."
     )
 
 

@@ -56,6 +56,8 @@ class DriftSettings:
     run_length_low        lower and upper end of its 95 % interval over users
     run_length_high
     false_alarms          alarms per 1,000 users and 30 days measured there
+    history_low           alarms per 1,000 tested steps on real users, who do change: the band that
+    history_high          ten parts of the history span; see calibration.py
     """
 
     threshold: float = 4.0
@@ -63,6 +65,8 @@ class DriftSettings:
     run_length_low: float | None = None
     run_length_high: float | None = None
     false_alarms: float | None = None
+    history_low: float | None = None
+    history_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,11 @@ class Statistics:
 class Checkpoint:
     """Everything the transition and the readouts need of one training.
 
-    version       short hash of weights, statistics and settings, as outputs name it
-    number        32 bits of a hash of what rows depend on, as rows carry it
-    horizon_s     length of the predicted window in seconds
-    state_ttl_s   seconds without an event after which a user's state starts anew, None for never
+    version          short hash of weights, statistics and settings, as outputs name it
+    number           32 bits of a hash of what rows depend on, as rows carry it
+    horizon_s        length of the predicted window in seconds
+    state_ttl_s      seconds without an event after which a user's state starts anew, None for never
+    trained_until_s  end of the log that it was trained on, in seconds since 1970, None if unknown
     """
 
     version: str
@@ -143,6 +148,7 @@ class Checkpoint:
     recommend_every: int = 5
     top_k: int = 10
     state_ttl_s: int | None = None
+    trained_until_s: int | None = None
 
     @property
     def hidden(self) -> int:
@@ -159,11 +165,13 @@ def build_checkpoint(
     horizon_s: int,
     recommend_every: int = 5,
     top_k: int = 10,
+    trained_until_s: int | None = None,
 ) -> Checkpoint:
     """A checkpoint of these parts, named after their content; its network learns no more."""
     network.eval().requires_grad_(False)
     parts = (network, vocabulary, statistics, drift, ranking)
-    return renamed(Checkpoint("", 0, *parts, horizon_s, recommend_every, top_k))
+    made = Checkpoint("", 0, *parts, horizon_s, recommend_every, top_k)
+    return renamed(replace(made, trained_until_s=trained_until_s))
 
 
 def renamed(checkpoint: Checkpoint) -> Checkpoint:
@@ -210,9 +218,10 @@ def load(directory: Path | str) -> Checkpoint:
         drift = DriftSettings(**config["drift"])
         ranking = _ranking(config["ranking"])
         numbers = [config[name] for name in ("horizon_s", "recommend_every", "top_k")]
+        trained_until_s = config.get("trained_until_s")
     except (KeyError, TypeError) as error:
         raise _damaged(directory, "config.json does not describe a model") from error
-    _check_settings(directory, size, vocabulary, drift, ranking, numbers)
+    _check_settings(directory, size, vocabulary, drift, ranking, numbers, trained_until_s)
     try:
         tensors = load_tensors(_read(directory / "model.safetensors"))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -224,21 +233,27 @@ def load(directory: Path | str) -> Checkpoint:
     _check_statistics(directory, statistics, size)
     network = _network(directory, size, tensors)
     parts = (network, vocabulary, statistics, drift, ranking)
-    checkpoint = renamed(Checkpoint("", 0, *parts, *numbers))
+    made = Checkpoint("", 0, *parts, *numbers)
+    checkpoint = renamed(replace(made, trained_until_s=trained_until_s))
     if checkpoint.version != config["version"]:
         raise _damaged(directory, f"its content is not that of version {config['version']}")
     return checkpoint
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    drift, until = asdict(checkpoint.drift), checkpoint.trained_until_s
+    for name in ("history_low", "history_high"):
+        if drift[name] is None:  # what is not known leaves a checkpoint's content as it is
+            del drift[name]
     return {
         "format": FORMAT_VERSION,
         "network": checkpoint.network.size.to_dict(),
-        "drift": asdict(checkpoint.drift),
+        "drift": drift,
         "ranking": asdict(checkpoint.ranking),
         "horizon_s": checkpoint.horizon_s,
         "recommend_every": checkpoint.recommend_every,
         "top_k": checkpoint.top_k,
+        **({} if until is None else {"trained_until_s": until}),
     }
 
 
@@ -332,8 +347,11 @@ def _check_settings(
     drift: DriftSettings,
     ranking: RankingSettings,
     numbers: list[Any],
+    trained_until_s: Any,
 ) -> None:
     sizes = list(size.to_dict().values())
+    if not (trained_until_s is None or type(trained_until_s) is int):
+        raise _damaged(directory, "config.json has a time that is no number")
     if not all(type(n) is int and 0 < n <= 2**31 for n in [*sizes, *numbers]):
         raise _damaged(directory, "config.json has a size out of bounds")
     try:
@@ -348,7 +366,7 @@ def _check_settings(
     curves = [ranking.follows, ranking.together, ranking.again]
     single = [x for x in asdict(ranking).values() if not isinstance(x, tuple)]
     weights = [drift.threshold, *single, *(x for curve in curves for x in curve)]
-    stated = [x for x in asdict(drift).values() if x is not None]
+    stated = [x for x in (*asdict(drift).values(), trained_until_s) if x is not None]
     # A comparison with NaN is false, and one with an integer of any length is exact.
     numbers = [*weights, *stated]
     if not all(isinstance(x, (int, float)) and abs(x) <= MAX_SETTING for x in numbers):

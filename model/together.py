@@ -60,6 +60,7 @@ def _part(outputs: Outputs, start: int, stop: int) -> Outputs:
     drifts = outputs.drifts
     return Outputs(
         duplicate=outputs.duplicate[start:stop],
+        tested=outputs.tested[start:stop],
         drifts=Drifts(drifts.step[alarms] - start, drifts.rows[alarms], drifts.changes[alarms]),
         recommend_step=outputs.recommend_step[lists] - start,
         trigger=outputs.trigger[lists],

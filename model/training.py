@@ -383,6 +383,7 @@ def _checkpoint(
         ranking or RankingSettings(),
         m.horizon_s,
         config.recommend_every,
+        trained_until_s=m.end_s,
     )
 
 

@@ -66,6 +66,7 @@ class Outputs:
     """What a batch gives besides the new rows.
 
     duplicate        (N,) bool: the step belongs to an event that was applied before
+    tested           (N,) bool: the user is past the warm-up of the drift test, so it may alarm
     drifts           alarms, in step order
     recommend_step   (R,) index of the step after which a recommendation is emitted
     trigger          (R,) Trigger
@@ -74,6 +75,7 @@ class Outputs:
     """
 
     duplicate: np.ndarray
+    tested: np.ndarray
     drifts: Drifts
     recommend_step: np.ndarray
     trigger: np.ndarray
@@ -92,10 +94,13 @@ def transition(
     """
     moved, duplicate, applied = _move(states, events, source, checkpoint)
     kept = np.flatnonzero(~duplicate)
-    drifts, drift_rows, given, triggers, rows = applied
+    ready, drifts, drift_rows, given, triggers, rows = applied
+    tested = np.zeros(len(events), dtype=bool)
+    tested[kept] = ready
     now_ms = rows["last_time_ms"]
     outputs = Outputs(
         duplicate=duplicate,
+        tested=tested,
         drifts=Drifts(
             kept[drifts], drift_rows, [drift.describe(row, checkpoint) for row in drift_rows]
         ),
@@ -115,8 +120,9 @@ def moved_rows(
     return moved, duplicate
 
 
-_Applied = tuple[np.ndarray, StateBatch, np.ndarray, np.ndarray, StateBatch]
-"""Steps of alarms and their rows; steps of recommendations, their triggers and rows."""
+_Applied = tuple[np.ndarray, np.ndarray, StateBatch, np.ndarray, np.ndarray, StateBatch]
+"""Which steps may alarm; steps of alarms and their rows; steps of recommendations, their triggers
+and rows."""
 
 
 def _move(
@@ -257,7 +263,8 @@ def _apply(
     dtype, whole = states.dtype, opaque(states)
     none = np.zeros(0, np.int64)
     if len(steps) == 0:
-        return none, np.zeros(0, dtype), none, none, np.zeros(0, dtype)
+        ready = np.zeros(0, dtype=bool)
+        return ready, none, np.zeros(0, dtype), none, none, np.zeros(0, dtype)
     plan = schedule(fields, steps)
     steps = steps.take(plan.order)
     expires = np.zeros(len(steps), dtype=bool)
@@ -265,6 +272,7 @@ def _apply(
         expires = plan.gap_s > checkpoint.state_ttl_s
         plan.gap_s[expires] = 0
     fresh = np.zeros(len(fields["steps"]), dtype=bool)
+    ready = np.zeros(len(steps), dtype=bool)
     features = encode(steps, plan.clock_ms, plan.gap_s, checkpoint)  # (N, H)
     pending = np.zeros(len(fields["steps"]), dtype=bool)
     alarms: list[tuple[np.ndarray, StateBatch]] = []
@@ -279,6 +287,8 @@ def _apply(
         slot = step_interests(fields, steps, index, time_s, plan.gap_s[index], pending, checkpoint)
         step_recent(fields, steps, index, time_s, slot)
         fields["last_time_ms"][user] = plan.clock_ms[index]
+        if with_outputs:
+            ready[plan.order[index]] = drift.is_ready(fields, user)
         ended = np.flatnonzero(steps.last_line[index])
         if len(ended) == 0:
             continue
@@ -303,7 +313,7 @@ def _apply(
             if with_outputs:
                 given.append((plan.order[at[emits]], trigger[emits], whole[rows[emits]]))
     alarm_steps, _, alarm_rows = _in_step_order([(at, at, rows) for at, rows in alarms], dtype)
-    return alarm_steps, alarm_rows, *_in_step_order(given, dtype)
+    return ready, alarm_steps, alarm_rows, *_in_step_order(given, dtype)
 
 
 def _in_step_order(

@@ -108,5 +108,6 @@ def calibrate_command(
         f"Model {model.version} in {checkpoint}: threshold {settings.threshold:g}; on shuffled "
         f"sessions {settings.average_run_length:,.0f} steps between alarms (95 % "
         f"{settings.run_length_low:,.0f} to {settings.run_length_high:,.0f}), "
-        f"{settings.false_alarms:,.2f} alarms per 1,000 users and 30 days."
+        f"{settings.false_alarms:,.2f} alarms per 1,000 users and 30 days; on real users "
+        f"{settings.history_low:,.2f} to {settings.history_high:,.2f} per 1,000 tested steps."
     )

@@ -16,10 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from stream_app.events import Reason
 from stream_app.health import TopicPartition, WorkerHealth
 
 EVENT_TYPES = ("click", "search", "purchase")
 OUTCOMES = ("applied", "duplicate", "dead_letter")
+TRIGGERS = ("first_event", "purchase", "drift", "interval")
 STAGES = (
     "decode",
     "merge",
@@ -33,6 +35,7 @@ STAGES = (
     "commit",
 )
 EVENT_WAITS = ("fetch", "merge", "batch")
+BOUNDS = ("low", "high")
 
 # From 1 ms to 60 s: below lies the clock of the producers, above the patience of a caller.
 LATENCY_BUCKETS_SECONDS = (
@@ -156,6 +159,11 @@ class Metrics:
         self.drift_events_total = Counter(
             "interest_drift_events_total", "Drift events published.", registry=registry
         )
+        self.drift_tested_steps_total = Counter(
+            "interest_drift_tested_steps_total",
+            "Applied steps of users past the warm-up of the drift test: what its rate is over.",
+            registry=registry,
+        )
         self.recommendations_total = Counter(
             "interest_recommendations_total",
             "Recommendations published, by what triggered them.",
@@ -170,6 +178,12 @@ class Metrics:
         self.drift_average_run_length_steps = Gauge(
             "interest_drift_average_run_length_steps",
             "Stated mean number of steps between false alarms of the drift test, as calibrated.",
+            registry=registry,
+        )
+        self.drift_history_alarms_per_1000_steps = Gauge(
+            "interest_drift_history_alarms_per_1000_steps",
+            "Band of the alarms per 1,000 tested steps on real history, as calibrated.",
+            ["bound"],
             registry=registry,
         )
         self.recovery_remaining_records = Gauge(
@@ -191,6 +205,11 @@ class Metrics:
             "interest_ready", "1 while /readyz answers 200, else 0.", registry=registry
         )
         self.model = Info("interest_model", "The checkpoint that is loaded.", registry=registry)
+        self.model_trained_until_timestamp_seconds = Gauge(
+            "interest_model_trained_until_timestamp_seconds",
+            "End of the log that the checkpoint was trained on, in seconds since 1970.",
+            registry=registry,
+        )
         self._lags: set[TopicPartition] = set()
         # A series that exists from the start lets a rate see its first increment.
         for event_type in EVENT_TYPES:
@@ -198,6 +217,10 @@ class Metrics:
                 self.events_total.labels(event_type, outcome)
         for stage in STAGES:
             self.stage_seconds.labels(stage)
+        for reason in Reason:
+            self.dead_letters_total.labels(str(reason))
+        for trigger in TRIGGERS:
+            self.recommendations_total.labels(trigger)
 
     def follow(self, health: WorkerHealth, clock: Callable[[], float]) -> None:
         """Read readiness, commit age and recovery from `health` whenever they are scraped."""
@@ -254,16 +277,27 @@ class Metrics:
         hidden_size: int,
         false_alarms: float | None = None,
         average_run_length: float | None = None,
+        alarm_band: tuple[float | None, float | None] = (None, None),
+        trained_until_s: int | None = None,
     ) -> None:
         """State the loaded checkpoint and what its drift test was calibrated to.
 
-        `false_alarms` is per 1,000 users and 30 days, `average_run_length` in steps; what the
-        checkpoint does not know is exported as NaN.
+        What the checkpoint does not know is exported as NaN.
+
+        Args:
+            version, hidden_size: of the checkpoint.
+            false_alarms: per 1,000 users and 30 days.
+            average_run_length: in steps.
+            alarm_band: lowest and highest alarms per 1,000 tested steps on real history.
+            trained_until_s: end of the training's log, in seconds since 1970.
         """
         self.model.info({"version": version, "hidden_size": str(hidden_size)})
-        self.drift_false_alarms_per_1000_users_30d.set(
-            math.nan if false_alarms is None else false_alarms
-        )
-        self.drift_average_run_length_steps.set(
-            math.nan if average_run_length is None else average_run_length
-        )
+        self.drift_false_alarms_per_1000_users_30d.set(_or_nan(false_alarms))
+        self.drift_average_run_length_steps.set(_or_nan(average_run_length))
+        for bound, rate in zip(BOUNDS, alarm_band, strict=True):
+            self.drift_history_alarms_per_1000_steps.labels(bound).set(_or_nan(rate))
+        self.model_trained_until_timestamp_seconds.set(_or_nan(trained_until_s))
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -21,7 +21,7 @@ import faust
 import torch
 from faust.exceptions import ConsistencyError
 from faust.types import TP
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from model import checkpoint as checkpoints
 from model.checkpoint import Checkpoint
@@ -128,8 +128,14 @@ def build_app(
     app.metrics = Metrics(registry)
     drift = checkpoint.drift
     app.metrics.set_model(
-        checkpoint.version, checkpoint.hidden, drift.false_alarms, drift.average_run_length
+        checkpoint.version,
+        checkpoint.hidden,
+        drift.false_alarms,
+        drift.average_run_length,
+        (drift.history_low, drift.history_high),
+        checkpoint.trained_until_s,
     )
+    ProcessCollector(registry=registry)  # memory, processor time, open files
     app.health = WorkerHealth()
     app.metrics.follow(app.health, time.monotonic)
     app.health_server = HealthServer(app.health, registry, token=settings.http_access())

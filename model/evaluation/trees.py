@@ -125,8 +125,7 @@ def _features(history: History, horizon_s: int) -> dict[str, np.ndarray]:
         of_kind = History(
             steps.take(steps.kind == kind), history.users, history.categories, history.cutoff_s
         )
-        if len(of_kind.steps):
-            found[kind.name] = np.log1p(of_kind.counts(2 * horizon_s)).astype(np.float32)
+        found[kind.name] = np.log1p(of_kind.counts(2 * horizon_s)).astype(np.float32)
     found["breadth"] = np.log1p((latest > -np.inf).sum(1, keepdims=True)).astype(np.float32)
     for share in (0.3, 1.0, 4.0):
         popularity = history.popularity(share * horizon_s)

@@ -38,6 +38,7 @@ class Computed:
     batch: Batch
     duplicate: np.ndarray  # (E,) bool
     triggers: Counter[str]
+    tested_steps: int = 0
 
     def count(self, metrics: Metrics, began_at: float, acknowledged_at: float) -> None:
         """Count the batch.
@@ -60,6 +61,7 @@ class Computed:
             metrics.dead_letters_total.labels(str(refused.rejection.reason)).inc()
         metrics.rows_written_total.inc(len(self.results.rows))
         metrics.drift_events_total.inc(len(self.results.drift))
+        metrics.drift_tested_steps_total.inc(self.tested_steps)
         for trigger, number in self.triggers.items():
             metrics.recommendations_total.labels(trigger).inc(number)
         metrics.observe_latency(
@@ -176,7 +178,8 @@ def _encoded(
         rows=stored,
         ends=batch.entry.end,
     )
-    return Computed(results, batch, _duplicates(assembled, outputs), _triggers(outputs))
+    tested = int(np.count_nonzero(outputs.tested))
+    return Computed(results, batch, _duplicates(assembled, outputs), _triggers(outputs), tested)
 
 
 def check_rows(

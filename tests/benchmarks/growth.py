@@ -15,6 +15,8 @@ not suffice, noida-db, which keeps it on disk.
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -89,15 +91,24 @@ def main() -> None:
     users = sorted(arguments.users or (QUICK_USERS if arguments.quick else USERS))
     with ending(console):
         broker, sizes = run(users, events, rounds, console)
-        goals = goals_of(sizes)
+        goals, rest_bytes = goals_of(sizes), rest()
+        cache_mb = Settings.model_fields["rocksdb_cache_mb"].default
         publish_document(
             console,
             arguments.json,
             "growth",
             "python -m tests.benchmarks.growth "
             f"--rounds {rounds} --events {events} --users {' '.join(map(str, users))}",
-            [rate_section(sizes, events, broker, goals), memory_section(sizes, goals)],
-            {"events": events, "broker": broker, "sizes": [asdict(size) for size in sizes]},
+            [
+                rate_section(sizes, events, broker, goals),
+                memory_section(sizes, goals, rest_bytes, cache_mb),
+            ],
+            {
+                "events": events,
+                "broker": broker,
+                "rest_bytes": rest_bytes,
+                "sizes": [asdict(size) for size in sizes],
+            },
             goals,
         )
 
@@ -132,6 +143,24 @@ def run(users: list[int], events: int, rounds: int, console: Console) -> tuple[s
                 )
             show(f"Round {number + 1} of {rounds}", len(grounds), len(grounds))
         return broker, [_weighed(ground) for ground in grounds]
+
+
+AT_REST = """
+import psutil
+import stream_app.worker
+from model.transition import warm_up
+from tests.benchmarks.workload import bench_checkpoint
+warm_up(bench_checkpoint())
+print(psutil.Process().memory_info().rss)
+"""
+
+
+def rest() -> int:
+    """Resident bytes of a process that has the worker's libraries and its model, warmed up."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_REST], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
 
 
 def _ground(

@@ -170,8 +170,15 @@ def rate_section(sizes: Sequence[Size], events: int, broker: str, goals: Sequenc
     )
 
 
-def memory_section(sizes: Sequence[Size], goals: Sequence[Goal]) -> Section:
-    """Memory of the worker, and bytes on disk and in the broker."""
+def memory_section(
+    sizes: Sequence[Size], goals: Sequence[Goal], rest_bytes: int, cache_mb: int
+) -> Section:
+    """Memory of the worker, and bytes on disk and in the broker.
+
+    rest_bytes  of a process that has the worker's libraries and its model, and does nothing
+    cache_mb    what RocksDB may take for its cache and for what it has not written yet
+    """
+    held = sizes[-1].rss_peak_bytes - rest_bytes - cache_mb * 1024**2
     ends = [statistics.median(size.rss_end_bytes) / MB for size in sizes]
     series = {
         "worker's memory, at the end of a round": ends,
@@ -201,7 +208,12 @@ def memory_section(sizes: Sequence[Size], goals: Sequence[Goal]) -> Section:
         "changelog. RocksDB: all files of its folder after the last round, old versions of rows "
         "included, in all and by user. Changelog: its records after the last round, which this "
         f"broker does not compact, their keys and values of {sizes[0].record_bytes:,} bytes, and "
-        f"what compaction would leave.{as_list(goals[1:])}",
+        "what compaction would leave.\n\n"
+        f"Of the most at {sizes[-1].users:,} users {rest_bytes / MB:,.0f} MB are the interpreter, "
+        f"its libraries and the model, warmed up; {cache_mb} MiB are RocksDB's budget for all "
+        f"stores; {held / MB:,.0f} MB are records that wait, in the consumer and in the lane, the "
+        "batches at hand, and what the allocator keeps: every worker here begins with a backlog."
+        f"{as_list(goals[1:])}",
         Table(
             [
                 "users",

@@ -10,6 +10,8 @@ from pathlib import Path
 from model.evaluation.runs import run_to_end
 
 END_TIMEOUT_S = 60.0
+YARDSTICK = "../shared/spikes/batch_lane.py"
+"""Beside the checkout, where it is there."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,12 @@ class Part:
 
 
 PARTS = (
-    Part("throughput", "throughput beside its peers, and where the time goes", is_in_quick=True),
+    Part(
+        "throughput",
+        "throughput beside its peers, and where the time goes",
+        ("--yardstick", YARDSTICK),
+        is_in_quick=True,
+    ),
     Part("latency", "latency from produce to output"),
     Part("growth", "rate, memory and sizes by the number of users"),
     Part("recovery", "start with a changelog"),

@@ -8,7 +8,8 @@ each keeps a copy of the other's rows, and the first is killed: a takeover lasts
 the second works on all partitions and is ready. Nothing is produced meanwhile.
 
 Beside it stands what the libraries take for the same records in this process: aiokafka's consumer
-that reads them, and the same with RocksDB that gets them as they come, unlooked at.
+that reads them, and the same with RocksDB that gets them as they come, unlooked at; and how long
+the broker takes to let a consumer into a group of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import asyncio
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -83,10 +85,16 @@ class Takeover:
 
 @dataclass
 class Floor:
-    """What the libraries take alone: to read all records, and to read and store them."""
+    """What libraries and broker take alone.
+
+    read_s    to read all records
+    stored_s  to read and store them
+    join_s    to join a group that has no other member
+    """
 
     read_s: float
     stored_s: float
+    join_s: float
 
 
 @dataclass
@@ -167,7 +175,20 @@ def _floor(settings: Settings, users: int, folder: Path) -> Floor:
     asyncio.run(_read(settings, users, None))
     read_at = time.monotonic()
     asyncio.run(_read(settings, users, folder))
-    return Floor(read_at - began, time.monotonic() - read_at)
+    stored_at = time.monotonic()
+    asyncio.run(_join(settings))
+    return Floor(read_at - began, stored_at - read_at, time.monotonic() - stored_at)
+
+
+async def _join(settings: Settings) -> None:
+    """Be the only member of a new group, with the partitions of a topic."""
+    consumer = AIOKafkaConsumer(
+        settings.clicks_topic,
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=f"floor-{uuid.uuid4().hex}",
+    )
+    await consumer.start()  # waits for its partitions
+    await consumer.stop()
 
 
 async def _read(settings: Settings, users: int, folder: Path | None) -> None:
@@ -294,6 +315,18 @@ def goals_of(measured: Measured) -> list[Goal]:
     ]
 
 
+def cause(measured: Measured) -> str:
+    """How much of recovery and takeover the libraries and the broker take."""
+    alone, whole = measured.stored_per_second.median, measured.rows_per_second.median
+    join_s = statistics.median(floor.join_s for floor in measured.floors)
+    return (
+        f"Reading and storing alone take {1e6 / alone:.1f} us a row, in one process whose threads "
+        "share the interpreter. A recovery, which also keeps the later of two states of a user and "
+        f"reports progress, takes {1e6 / whole:.1f} us. The broker lets the only member of a new "
+        f"group in after {join_s:.1f} s, and a takeover waits for such a join."
+    )
+
+
 def section(measured: Measured, goals: list[Goal]) -> Section:
     """One row a round, and the rate as bars."""
     rounds = list(zip(measured.floors, measured.starts, measured.takeovers, strict=True))
@@ -325,7 +358,8 @@ def section(measured: Measured, goals: list[Goal]) -> Section:
             "records and does nothing with them; and RocksDB: it stores them as they come, with "
             "the worker's options. Takeover: from kill -9 of one of two workers until the other, "
             "which has a copy, works on all partitions; the group waits "
-            f"for the session timeout of {measured.takeovers[0].session_timeout_s:g} s first."
+            f"for the session timeout of {measured.takeovers[0].session_timeout_s:g} s first.\n\n"
+            + cause(measured)
             + as_list(goals)
         ),
         table=Table(

@@ -20,17 +20,21 @@ from tests.benchmarks import figures
 from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.figures import Spread
+from tests.benchmarks.goals import Goal, as_list
 from tests.benchmarks.results import Section
 from tests.benchmarks.rounds import PARTITIONS, Measured, Plan, run
 from tests.benchmarks.workload import CATEGORIES, EVENTS_PER_USER, ITEMS
 from tests.benchmarks.yardstick import left_out
 
 EVENTS = 400_000
-QUICK_EVENTS = 300_000
+QUICK_EVENTS = 240_000
 SMALL_EVENTS = 16_000
-QUICK_SMALL_EVENTS = 6_000
+QUICK_SMALL_EVENTS = 5_000
 ROUNDS = 3
 QUICK_ROUNDS = 2
+GOALS = {"ratio_stock_faust": 24.0, "ratio_quix_streams": 5.0, "ratio_limit": 0.6}
+GOAL_OF_YARDSTICK = 2 / 3
+"""40,000 events/s where the yardstick does 60,000."""
 
 
 def main() -> None:
@@ -42,13 +46,15 @@ def main() -> None:
         console.print(note, highlight=False)
     with ending(console):
         measured = run(plan, console)
+        goals = goals_of(measured)
         publish(
             console,
             arguments.json,
             "throughput",
             plan.command,
-            sections_of(plan, measured, notes),
+            sections_of(plan, measured, notes, goals),
             report(plan, measured, notes),
+            goals,
         )
 
 
@@ -90,7 +96,24 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
     return plan, notes
 
 
-def sections_of(plan: Plan, measured: Measured, notes: Sequence[str]) -> list[Section]:
+def goals_of(measured: Measured) -> list[Goal]:
+    """What is asked of the worker's rate beside those of the others that were measured."""
+    goals = []
+    for name, bound in GOALS.items():
+        if (spread := figures.ratio(measured.results, figures.RATIOS[name])) is not None:
+            what = f"the worker's rate over {figures.RATIOS[name]}'s"
+            goals.append(Goal(what, "at least", bound, spread.median, "times", 2))
+    if measured.yardstick:
+        rate = Spread.of(figures.rates(measured.results["worker"])).median
+        share = rate / Spread.of(measured.yardstick).median
+        what = "the worker's rate over the yardstick's"
+        goals.append(Goal(what, "at least", GOAL_OF_YARDSTICK, share, "times", 2))
+    return goals
+
+
+def sections_of(
+    plan: Plan, measured: Measured, notes: Sequence[str], goals: Sequence[Goal]
+) -> list[Section]:
     """Throughput, and where the time goes."""
     events = {contender.name: plan.events_of(contender) for contender in plan.contenders}
     sentences = [
@@ -103,7 +126,10 @@ def sections_of(plan: Plan, measured: Measured, notes: Sequence[str]) -> list[Se
         sentences.append(f"The yardstick did {median:,.0f} events/s in the same session.")
     return [
         figures.throughput_section(
-            plan.contenders, measured.results, events, "\n" + " ".join(sentences)
+            plan.contenders,
+            measured.results,
+            events,
+            "\n" + " ".join(sentences) + as_list(goals),
         ),
         figures.stages_section(*_accounts(measured)),
     ]

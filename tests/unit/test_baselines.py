@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,8 @@ from model.baselines import (
     tune,
     window_baselines,
 )
-from model.events import EventBatch
+from model.evaluation import trees
+from model.events import EventBatch, Kind
 from model.metrics import ndcg_by_user
 from tests.event_batches import clicks
 
@@ -156,3 +159,21 @@ def test_item_lists() -> None:
     assert popular.tolist() == [2, 3, 4]
     assert last_items([5, 2, 5, 1], popular, 5) == [1, 5, 2, 3, 4]
     assert last_items([], popular, 2) == [2, 3]
+
+
+def test_hand_features_are_the_same_when_a_kind_of_event_comes_late() -> None:
+    random = np.random.default_rng(0)
+    days = np.sort(random.uniform(0.0, 90.0, 2000))[::-1]
+    touches = [
+        (int(u), int(c), float(d))
+        for u, c, d in zip(*random.integers(0, 4, (2, 2000)), days, strict=True)
+    ]
+    found = history(touches, users=4)
+    late = found.steps.time_ms > (CUTOFF_S - 10 * DAY_S) * 1000
+    kind = np.where(late, Kind.FAVOURITE, found.steps.kind)
+    found = replace(found, steps=replace(found.steps, kind=kind))
+
+    machine = trees.learned(found, 30 * DAY_S, np.arange(4))
+
+    assert machine.blend.shape == (4, 5)
+    assert ((machine.trees >= 0) & (machine.trees <= 1)).all()

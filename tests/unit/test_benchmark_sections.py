@@ -110,7 +110,7 @@ def test_growth_compares_the_largest_size_with_the_smallest_round_by_round() -> 
 
 def test_sizes_are_shown_as_they_are_and_as_compaction_would_leave_them() -> None:
     sizes = [size(1000, 100.0), size(100_000, 100.0)]
-    section = memory_section(sizes, growth_sections.goals_of(sizes))
+    section = memory_section(sizes, growth_sections.goals_of(sizes), 400_000_000, 64)
     assert section.table.rows[1] == [
         "100,000",
         "500",

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from model import drift
-from model.calibration import calibrate, run_test, shuffle_sessions, shuffled_copies
+from model.calibration import (
+    Alarms,
+    calibrate,
+    history_band,
+    run_test,
+    shuffle_sessions,
+    shuffled_copies,
+)
 from model.checkpoint import Checkpoint
 from model.evaluation.drift_floor import each_z
 from tests.checkpoints import tiny_checkpoint
@@ -218,6 +225,23 @@ def test_calibration_reaches_the_wanted_run_length(checkpoint: Checkpoint) -> No
     assert settings.run_length_low >= 440
     assert settings.false_alarms is not None
     assert again.run_length > 150  # another shuffle of a small log: the same order of size
+    real = run_test(log, replace(checkpoint, drift=settings))
+    assert settings.history_low is not None
+    assert settings.history_high is not None
+    assert settings.history_low <= 1000 / real.run_length <= settings.history_high
+
+
+def test_the_band_of_the_history_spans_its_parts() -> None:
+    none = np.zeros(0, np.int64)
+    times = np.arange(1000)
+    found = Alarms(
+        none, none, np.zeros(0), np.array([1000]), np.random.default_rng(1).permutation(times)
+    )
+    # 16 alarms in each tenth but the last, which has 36: 16 - 2 * 4 and 36 + 2 * 6 in 100 steps
+    alarms = np.r_[np.repeat(np.arange(0, 900, 100) + 7, 16), np.repeat(950, 36)]
+    assert history_band(found, alarms) == pytest.approx((80.0, 480.0))
+    assert history_band(found, none) == pytest.approx((0.0, 20.0))
+    assert history_band(replace(found, tested_ms=times * 0), none) == pytest.approx((0.0, 2.0))
 
 
 def test_calibration_to_a_rate_of_false_alarms(checkpoint: Checkpoint) -> None:

@@ -10,6 +10,8 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from model.transition import Trigger
+from stream_app.events import Reason
 from stream_app.health import WorkerHealth
 from stream_app.metrics import EVENT_WAITS, STAGES, BatchHistogram, Metrics
 
@@ -39,6 +41,8 @@ def test_every_name_has_the_prefix(registry: CollectorRegistry, metrics: Metrics
         "interest_erased_users",
         "interest_dead_letters",
         "interest_drift_events",
+        "interest_drift_tested_steps",
+        "interest_drift_history_alarms_per_1000_steps",
         "interest_recommendations",
         "interest_drift_false_alarms_per_1000_users_30d",
         "interest_drift_average_run_length_steps",
@@ -47,6 +51,7 @@ def test_every_name_has_the_prefix(registry: CollectorRegistry, metrics: Metrics
         "interest_commit_age_seconds",
         "interest_ready",
         "interest_model",
+        "interest_model_trained_until_timestamp_seconds",
     }
 
 
@@ -80,6 +85,7 @@ def test_no_label_names_a_user_or_an_item(registry: CollectorRegistry, metrics: 
         "trigger",
         "version",
         "hidden_size",
+        "bound",
     }
 
 
@@ -88,6 +94,11 @@ def test_series_exist_before_the_first_event(registry: CollectorRegistry, metric
     assert registry.get_sample_value("interest_events_total", labels) == 0
     for stage in STAGES:
         assert registry.get_sample_value("interest_stage_seconds_count", {"stage": stage}) == 0
+    for reason in Reason:
+        assert registry.get_sample_value("interest_dead_letters_total", {"reason": reason}) == 0
+    for trigger in Trigger:
+        label = {"trigger": trigger.name.lower()}
+        assert registry.get_sample_value("interest_recommendations_total", label) == 0
 
 
 def test_batch_histogram_counts_like_its_definition(registry: CollectorRegistry) -> None:
@@ -182,6 +193,20 @@ def test_the_stated_false_alarm_rate_is_exported(
     unknown = registry.get_sample_value("interest_drift_average_run_length_steps")
     assert unknown is not None
     assert math.isnan(unknown)
+
+
+def test_band_and_age_of_the_model_are_exported(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    name = "interest_drift_history_alarms_per_1000_steps"
+    until = "interest_model_trained_until_timestamp_seconds"
+    metrics.set_model("demo-1", 64, alarm_band=(1.5, 4.0), trained_until_s=1_700_000_000)
+    assert registry.get_sample_value(name, {"bound": "low"}) == 1.5
+    assert registry.get_sample_value(name, {"bound": "high"}) == 4.0
+    assert registry.get_sample_value(until) == 1_700_000_000
+    metrics.set_model("demo-1", 64)
+    unknown = registry.get_sample_value(name, {"bound": "high"}), registry.get_sample_value(until)
+    assert all(value is not None and math.isnan(value) for value in unknown)
 
 
 def test_the_exposition_can_be_parsed(registry: CollectorRegistry, metrics: Metrics) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -195,30 +194,3 @@ def test_what_listens_off_loopback_has_a_token() -> None:
     image = (ROOT / "deploy/Dockerfile").read_text("utf-8")
     assert not re.search(r"INTEREST_HTTP_HOST=", image)
     assert secrets[0] in (ROOT / ".gitignore").read_text("utf-8").split()
-
-
-def test_dashboards_ask_for_metrics_that_exist() -> None:
-    from prometheus_client import CollectorRegistry
-
-    from stream_app.metrics import Metrics
-
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    metrics.set_model("1", 64)
-    metrics.set_lag("topic", 0, 0)
-    metrics.dead_letters_total.labels("x")
-    metrics.recommendations_total.labels("x")
-    exported = {s.name for family in registry.collect() for s in family.samples}
-    for path in (ROOT / "deploy/grafana/dashboards").glob("*.json"):
-        dashboard = json.loads(path.read_text("utf-8"))
-        places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
-        assert len(set(places)) == len(places)
-        for panel in dashboard["panels"]:
-            for target in panel["targets"]:
-                names = {word for word in _words(target["expr"]) if word.startswith("interest_")}
-                assert names, panel["title"]
-                assert names <= exported, panel["title"]
-
-
-def _words(expression: str) -> list[str]:
-    return "".join(c if c.isalnum() or c == "_" else " " for c in expression).split()
