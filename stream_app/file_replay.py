@@ -126,8 +126,8 @@ def send_file(
         starts = {
             (topic, n): at for topic, all_at in state.ends.items() for n, at in enumerate(all_at)
         }
-        for records in read_tail(settings, starts):
-            numbers = (_number(dict(one.headers).get(REPLAYED_FROM), digest) for one in records)
+        for tail in read_tail(settings, starts):
+            numbers = (_number(dict(one.headers).get(REPLAYED_FROM), digest) for one in tail)
             there.update(number for number in numbers if number >= state.sent)
     sent = 0 if state is None else state.sent
     before, is_noted = sent + len(there), False
