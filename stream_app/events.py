@@ -7,11 +7,11 @@ of one partition into events and rejections, and never raises, whatever the byte
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -20,6 +20,8 @@ from msgspec.structs import force_setattr
 from model.events import EventType
 from stream_app.errors import InvalidEvent
 from stream_app.partitioner import partition_for, partitions_for
+
+_T = TypeVar("_T")
 
 RESERVED_KEY = b"__faust\0offset__"
 """The key of Faust's persisted offset in the store that has the rows."""
@@ -60,6 +62,8 @@ class Reason(str, Enum):
     TIMESTAMP_INVALID = "timestamp_invalid"
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
     TIMESTAMP_TOO_OLD = "timestamp_too_old"
+    EVENT_NOT_MAPPED = "event_not_mapped"
+    WRONG_FORMAT = "wrong_format"
 
     def __str__(self) -> str:
         return str(self.value)
@@ -277,7 +281,7 @@ def decode_event(
         )
     if not key:
         raise InvalidEvent(Reason.KEY_MISSING, "The record has no key; it has to be the user id.")
-    event = _decode_json(event_type, value)
+    event: Event = read_json(_DECODERS[event_type].decode, value)
     if event.user_id.encode() != key:
         raise InvalidEvent(
             Reason.KEY_MISMATCH, "The key of the record is not the `user_id` in its value."
@@ -312,11 +316,16 @@ def _latest_ms(produced_ms: int | None, future_allowance_ms: int) -> int:
     return min(produced_ms + future_allowance_ms, MAX_TIMESTAMP_MS)
 
 
-def _decode_json(event_type: EventType, value: bytes) -> Event:
+def read_json(decode: Callable[[bytes], _T], value: bytes) -> _T:
+    """What a decoder of msgspec makes of a value.
+
+    Raises:
+        InvalidEvent: the value is no UTF-8, no JSON, or breaks a rule of the decoder's type.
+    """
     if not _is_utf8(value):
         raise InvalidEvent(Reason.INVALID_UTF8, "The value is not UTF-8.")
     try:
-        event: Event = _DECODERS[event_type].decode(value)
+        return decode(value)
     except msgspec.ValidationError as error:
         text = str(error)
         raise InvalidEvent(_broken_rule(text), f"{text[:MAX_MESSAGE_LENGTH]}.") from None
@@ -331,7 +340,6 @@ def _decode_json(event_type: EventType, value: bytes) -> Event:
             ) from None
         text = str(error)[:MAX_MESSAGE_LENGTH]
         raise InvalidEvent(Reason.INVALID_JSON, f"The value is not JSON: {text}.") from None
-    return event
 
 
 _NOT_FINITE = re.compile(rb"[:\[,]\s*-?(?:NaN|Infinity)\s*[,\]}]")

@@ -208,7 +208,8 @@ def test_every_broken_message_gets_its_reason(seed: int) -> None:
         )
         assert event is None, message
         assert [r.reason for r in rejections] == [message.reason], (message, rejections)
-    assert {message.reason for message in messages} == set(Reason)
+    of_adapters = {Reason.EVENT_NOT_MAPPED, Reason.WRONG_FORMAT}
+    assert {message.reason for message in messages} == set(Reason) - of_adapters
 
 
 def test_messages_are_one_short_sentence() -> None:

@@ -1,0 +1,1 @@
+"""Events as analytics products write them, mapped to the events of the input topics. Pure."""
