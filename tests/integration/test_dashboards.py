@@ -1,0 +1,92 @@
+"""A real Prometheus scrapes a real worker: no panel and no rule asks for what is not there."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from model.checkpoint import Checkpoint, DriftSettings, renamed
+from model.events import EventType
+from stream_app import topics
+from stream_app.log_records import LogRecord
+from stream_app.settings import Settings
+from tests.prometheus import Prometheus, program, scraping
+from tests.unit.lane_records import START_MS, broken, record
+from tests.unit.test_dashboards import queries
+from tests.workers import FASTER, WAIT_S, overrides_of, send_all, start_worker
+
+USERS, EVENTS = 20, 60
+COMPARISON = re.compile(r"\s(==|!=|>=|<=|>|<)\s")
+STATED = DriftSettings(2.0, 1000.0, 900.0, 1100.0, 40.0, history_low=1.0, history_high=5.0)
+
+
+def events() -> Iterator[LogRecord]:
+    """Of each user one event an hour, so that the drift test gets its units; some are broken."""
+    kinds = (
+        EventType.CLICK,
+        EventType.CLICK,
+        EventType.SEARCH,
+        EventType.CLICK,
+        EventType.PURCHASE,
+    )
+    for number in range(USERS * EVENTS):
+        user = f"user-{number % USERS}".encode()
+        kind = kinds[number // USERS % len(kinds)]
+        good = record(kind, number, number // USERS * 3600, user.decode())
+        value = broken(kind, number).value if number % 40 == 0 else good.value
+        assert value is not None
+        yield LogRecord(kind, user, value, START_MS, number)
+
+
+def vectors(expression: str) -> str:
+    """What an alert compares: each comparison gives 0 or 1 instead of taking samples away."""
+    inside = re.fullmatch(r"absent\((.*)\)", expression.strip(), re.DOTALL)
+    return COMPARISON.sub(r" \1 bool ", inside[1] if inside else expression)
+
+
+def unanswered(server: Prometheus) -> list[str]:
+    """Panels and rules whose expression has no sample, or only NaN."""
+    found = []
+    for place, expression in queries():
+        values = server.ask(vectors(expression))
+        if all(math.isnan(value) for value in values):
+            found.append(f"{place}: {expression}")
+    return found
+
+
+def test_every_panel_and_rule_has_data(
+    settings: Settings, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    program("prometheus")
+    topics.create(settings)
+    stated = renamed(replace(checkpoint, drift=STATED, trained_until_s=1_760_000_000))
+    overrides: dict[str, Any] = {**overrides_of(settings, stated, tmp_path), **FASTER}
+    worker = start_worker(overrides, tmp_path)
+    try:
+        with scraping(worker.port, tmp_path) as server:
+            wait_for(server, 'count_over_time(up{job="interest-stream"}[1m]) >= 2')
+            send_all(settings, events())
+            deadline = time.monotonic() + WAIT_S
+            while missing := unanswered(server):
+                worker.check_alive()
+                assert time.monotonic() < deadline, "\n".join(missing)
+                time.sleep(0.5)
+            rules = server.rules()
+            assert rules
+            assert {rule["health"] for rule in rules} == {"ok"}, rules
+            applied = server.ask('sum(interest_events_total{outcome="applied"})')
+            assert applied[0] > 0
+    finally:
+        worker.kill()
+
+
+def wait_for(server: Prometheus, expression: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not server.ask(expression):
+        assert time.monotonic() < deadline, expression
+        time.sleep(0.2)
