@@ -14,13 +14,15 @@ pos            optional  order of a user's events that share a time
 event_id       optional  text; without it each row is an event of its own, "{file stem}:{row}"
 =============  ========  ===========================================================================
 
-A purchase of several items is several rows, one after the other, with one user and event id.
+A purchase of several items is several rows, one after the other, with one user and event id. A file
+with other names and types is read with `Columns`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -40,6 +42,42 @@ REQUIRED = ("user_id", "timestamp", "event_type", "item_id", "category")
 OPTIONAL = ("action", "query", "pos", "event_id")
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 _TYPES = {t.name.lower(): int(t) for t in EventType}
+_ACTIONS = ("view", "favourite", "cart")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns and event types of a file are called.
+
+    names   our column -> the file's, or nothing for one that is to be empty
+    types   the file's event type -> ours, of a click with its action, as in ``click:cart``
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            if name not in (*REQUIRED, *OPTIONAL):
+                listed = ", ".join((*REQUIRED, *OPTIONAL))
+                raise EventLogError(f"{name!r} is no column of an event log; map one of {listed}.")
+        for theirs, ours in self.types.items():
+            event_type, colon, action = ours.partition(":")
+            is_action = not colon or (event_type == "click" and action in _ACTIONS)
+            if event_type not in _TYPES or not is_action:
+                raise EventLogError(
+                    f"{theirs!r} cannot become {ours!r}; name click, search, purchase, or of a "
+                    "click the action, as in click:cart."
+                )
+
+    @property
+    def read(self) -> list[str]:
+        """The file's columns that are read."""
+        found = [self.names.get(name, name) for name in (*REQUIRED, *OPTIONAL)]
+        return list(dict.fromkeys(name for name in found if name))
+
+
+AS_THEY_ARE = Columns()
 
 
 @dataclass(frozen=True)
@@ -155,20 +193,50 @@ def _indices(index: list[int], codes: np.ndarray) -> np.ndarray:
     return np.array([*index, 0], dtype=np.int64)[codes]
 
 
-def read_event_log(path: Path | str) -> EventLog:
+def read_event_log(path: Path | str, columns: Columns = AS_THEY_ARE) -> EventLog:
     """Reads an event log file; EventLogError in one sentence when it cannot be used."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise EventLogError(f"{path} is no .parquet, .csv or .jsonl file; name an event log.")
     try:
-        table = _READERS[path.suffix](path)
+        table = _READERS[path.suffix](path, columns.read)
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
         raise EventLogError(f"The event log {path} cannot be read: {reason}.") from error
     except (pa.ArrowException, ValueError) as error:
         reason = (str(error).splitlines() or ["empty"])[0].rstrip(".")
         raise EventLogError(f"The event log {path} cannot be read: {reason}.") from error
-    return event_log(table, path.stem, str(path))
+    return event_log(_renamed(table, columns, str(path)), path.stem, str(path))
+
+
+def _renamed(table: pa.Table, columns: Columns, name: str) -> pa.Table:
+    """The table with our columns and event types."""
+    if not columns.names and not columns.types:
+        return table
+    found: dict[str, Any] = {}
+    for ours in (*REQUIRED, *OPTIONAL):
+        theirs = columns.names.get(ours, ours)
+        if theirs in table.column_names:
+            found[ours] = table[theirs]
+        elif ours in columns.names:
+            if theirs:
+                raise EventLogError(f"{name} has no column {theirs}; map {ours} to another one.")
+            found[ours] = pa.nulls(table.num_rows, pa.large_string())
+    if columns.types and "event_type" in found:
+        names, code = _coded(found["event_type"], name)
+        meant = [columns.types.get(one, one).partition(":") for one in names]
+        found["event_type"] = _decoded([one for one, _, _ in meant], code)
+        if any(action for _, _, action in meant):
+            actions, old = _optional(table, columns.names.get("action", "action"), name)
+            own = np.array([*(action for _, _, action in meant), ""], dtype=object)[code]
+            given = np.array([*actions, ""], dtype=object)[old]
+            found["action"] = pa.chunked_array([pa.array(np.where(own == "", given, own))])
+    return pa.table(found)
+
+
+def _decoded(names: list[str], code: np.ndarray) -> pa.ChunkedArray:
+    values = np.array([*names, None], dtype=object)[code]
+    return pa.chunked_array([pa.array(values, pa.large_string())])
 
 
 def event_log(table: pa.Table, stem: str, name: str = "the table") -> EventLog:
@@ -307,20 +375,19 @@ def _parsed(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.timestamp("us"))  # no zone
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path, names: Sequence[str]) -> pa.Table:
     schema = parquet.read_schema(path)
-    wanted = [name for name in (*REQUIRED, *OPTIONAL) if name in schema.names]
-    return parquet.read_table(path, columns=wanted)
+    return parquet.read_table(path, columns=[name for name in names if name in schema.names])
 
 
-def _read_csv(path: Path) -> pa.Table:
-    as_text = {name: pa.large_string() for name in (*REQUIRED, *OPTIONAL)}
+def _read_csv(path: Path, names: Sequence[str]) -> pa.Table:
+    as_text = dict.fromkeys(names, pa.large_string())
     convert = csv.ConvertOptions(column_types=as_text, strings_can_be_null=True, null_values=[""])
     return csv.read_csv(path, convert_options=convert)
 
 
-def _read_jsonl(path: Path) -> pa.Table:
-    columns: dict[str, list[Any]] = {name: [] for name in (*REQUIRED, *OPTIONAL)}
+def _read_jsonl(path: Path, names: Sequence[str]) -> pa.Table:
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     seen: set[str] = set()
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):

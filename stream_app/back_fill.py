@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import load
+from model.event_log import AS_THEY_ARE, Columns
 from model.learning import Progress
 from stream_app.errors import UsageError
 from stream_app.history import read_history
@@ -45,13 +46,16 @@ class Report:
     is_resumed: bool = False
 
 
-def back_fill(settings: Settings, path: Path, progress: Progress) -> Report:
+def back_fill(
+    settings: Settings, path: Path, progress: Progress, columns: Columns = AS_THEY_ARE
+) -> Report:
     """Make rows of the events in a file and publish them as the changelog of the application id.
 
     Args:
         settings: of the workers to come.
         path: the event log, see `model.event_log`.
         progress: called with (what, done, total).
+        columns: what the file calls its columns and event types.
 
     Raises:
         UsageError: no checkpoint is named, the application id has rows, or its workers run.
@@ -74,7 +78,7 @@ def back_fill(settings: Settings, path: Path, progress: Progress) -> Report:
         began = time.monotonic()
         progress("Reading the file", 0, 1)
         latest_ms = int(time.time() * 1000) + settings.future_allowance_ms
-        history = read_history(path, settings.partitions, checkpoint.vocabulary, latest_ms)
+        history = read_history(path, settings.partitions, checkpoint.vocabulary, latest_ms, columns)
         progress("Reading the file", 1, 1)
         events, users = history.events, len(history.users)
 

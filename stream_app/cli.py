@@ -150,6 +150,15 @@ def replay(
         Path | None, typer.Argument(help="Event log: .parquet, .csv or .jsonl.")
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="Events of FILE a second.")] = None,
+    columns: Annotated[
+        str, typer.Option("--map", help="Columns of FILE, like user_id=visitor,category=.")
+    ] = "",
+    types: Annotated[
+        str, typer.Option(help="Event types of FILE, like view=click,basket=click:cart.")
+    ] = "",
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Go on where sending FILE was interrupted.")
+    ] = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Make the rows of FILE without the input topics.")
     ] = False,
@@ -167,12 +176,16 @@ def replay(
         if since or until or app_id:
             raise UsageError("--from, --to and --as replay the input topics; give them no FILE.")
         if not offline:
-            _send_file(file, rate)
-        elif rate is not None:
-            raise UsageError("--rate is of events that are sent, and --offline sends none.")
+            _send_file(file, rate, columns, types, go_on)
+        elif rate is not None or go_on:
+            raise UsageError(
+                "--rate and --continue are of events that are sent; --offline sends none."
+            )
         else:
-            _back_fill(file)
+            _back_fill(file, columns, types)
         return
+    if columns or types or go_on:
+        raise UsageError("--map, --types and --continue are of a FILE; give one.")
     if offline:
         raise UsageError("--offline makes rows of a file; give a FILE.")
     if since is None:
@@ -200,39 +213,30 @@ def _replay_topics(since: str, until: str | None, app_id: str | None) -> None:
         raise typer.Exit(130)
 
 
-def _back_fill(file: Path) -> None:
+def _back_fill(file: Path, columns: str, types: str) -> None:
     from stream_app.back_fill import back_fill, what_next
+    from stream_app.file_replay import parse_columns
     from stream_app.settings import Settings
 
     settings = Settings()
     with stages() as progress:
-        report = back_fill(settings, file, progress)
+        report = back_fill(settings, file, progress, parse_columns(columns, types))
     console.print(what_next(settings, report), soft_wrap=True, highlight=False)
     if not report.is_done:
         raise typer.Exit(130)
 
 
-def _send_file(file: Path, rate: float | None) -> None:
-    from model.event_log import read_event_log
-    from stream_app.broker import wait_until_ready
-    from stream_app.log_records import log_records
-    from stream_app.producing import EventProducer, produce
+def _send_file(file: Path, rate: float | None, columns: str, types: str, go_on: bool) -> None:
+    from stream_app.file_replay import parse_columns, send_file, what_was_sent
     from stream_app.settings import Settings
 
-    log = read_event_log(file)
-    settings = Settings()
-    wait_until_ready(settings.kafka_python(), 10.0)
-    producer = EventProducer(settings)
     with stages() as progress:
-        total = len(log.event_ids)
-        count = produce(
-            producer,
-            log_records(log),
-            rate,
-            progress=lambda done: progress(f"Sending {file.name}", done, total),
+        report = send_file(
+            Settings(), file, parse_columns(columns, types), rate, go_on, progress=progress
         )
-        producer.close()
-    console.print(f"Sent {count:,} events of {len(log.users):,} users.")
+    console.print(what_was_sent(file, report), soft_wrap=True, highlight=False)
+    if not report.is_done:
+        raise typer.Exit(130)
 
 
 @app.command("config")

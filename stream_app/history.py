@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import EventLogError
-from model.event_log import EventLog, read_event_log
+from model.event_log import AS_THEY_ARE, Columns, EventLog, read_event_log
 from model.events import NO_OFFSET, EventBatch, EventType, Kind
 from model.vocabulary import Vocabulary
 from stream_app.events import (
@@ -55,7 +55,13 @@ class History:
         return int(self.steps.last_line.sum())
 
 
-def read_history(path: Path, partitions: int, vocabulary: Vocabulary, latest_ms: int) -> History:
+def read_history(
+    path: Path,
+    partitions: int,
+    vocabulary: Vocabulary,
+    latest_ms: int,
+    columns: Columns = AS_THEY_ARE,
+) -> History:
     """The events of a log file.
 
     Args:
@@ -63,11 +69,12 @@ def read_history(path: Path, partitions: int, vocabulary: Vocabulary, latest_ms:
         partitions: partition count of the input topics.
         vocabulary: gives items, categories and query tokens their indices.
         latest_ms: a later event lies in the future.
+        columns: what the file calls its columns and event types.
 
     Raises:
         EventLogError: the file cannot be read, has no event, or has one that a worker would refuse.
     """
-    log = read_event_log(path)
+    log = read_event_log(path, columns)
     if not len(log):
         raise EventLogError(f"{path} has no events; name another file.")
     check_events(log, str(path), latest_ms)

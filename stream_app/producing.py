@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from stream_app.partitioner import partition_for
 from stream_app.settings import Settings
 
 LINGER_MS = 5
+Headers = Sequence[tuple[str, bytes]]
 BATCH_BYTES = 256 * 1024
 ACK_TIMEOUT_S = 60.0
 FLUSH_EVERY = 50_000
@@ -47,7 +48,7 @@ class EventProducer:
             max_in_flight_requests_per_connection=1,  # offsets in the order of sending
         )
 
-    def send(self, record: LogRecord) -> None:
+    def send(self, record: LogRecord, headers: Headers = ()) -> None:
         """Hands one event to the client; BrokerError once the broker has refused one."""
         if self.failure is not None:
             raise BrokerError(
@@ -60,12 +61,26 @@ class EventProducer:
         topic = self._topics[record.event_type]
         self.sent_ms.setdefault((topic, place), []).append(time.time() * 1000)
         self.rows.setdefault((topic, place), []).append(record.row)
-        self._producer.send(topic, record.value, record.key, partition=place).add_errback(
-            self._note_failure
-        )
+        self._producer.send(
+            topic, record.value, record.key, headers=list(headers), partition=place
+        ).add_errback(self._note_failure)
         self.sent += 1
         if self.sent % FLUSH_EVERY == 0:
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until all is acknowledged; BrokerError when something was not."""
+        try:
             self._producer.flush(ACK_TIMEOUT_S)
+        except KafkaError as error:
+            self.failure = self.failure or error
+        if self.failure is not None:
+            raise self._not_acknowledged()
+
+    def _not_acknowledged(self) -> BrokerError:
+        return BrokerError(
+            f"Not all events were acknowledged ({self.failure}); look at the broker's log."
+        )
 
     def _note_failure(self, error: BaseException) -> None:
         self.failure = self.failure or error
@@ -83,9 +98,7 @@ class EventProducer:
         except KafkaError as error:
             self.failure = self.failure or error
         if self.failure is not None:
-            raise BrokerError(
-                f"Not all events were acknowledged ({self.failure}); look at the broker's log."
-            )
+            raise self._not_acknowledged()
 
 
 def produce(

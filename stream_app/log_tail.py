@@ -1,0 +1,76 @@
+"""Reads many partitions from given offsets to their ends, with a plain consumer of no group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from stream_app.errors import RecoveryError
+from stream_app.lane.reading import MAX_POLL_RECORDS, POLL_MS, READ_TIMEOUT_S
+from stream_app.settings import Settings
+
+Where = tuple[str, int]
+"""Topic and partition."""
+
+
+def last_offsets(settings: Settings, partitions: Collection[Where]) -> dict[Where, int]:
+    """At most the offset that each partition's next record gets; see `TopicReader.ends`."""
+    consumer = _consumer(settings)
+    try:
+        found = consumer.end_offsets([TopicPartition(*where) for where in partitions])
+        return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
+    finally:
+        consumer.close()
+
+
+def read_tail(settings: Settings, starts: Mapping[Where, int]) -> Iterator[list[Any]]:
+    """The records of all partitions from these offsets on, poll by poll, be it empty.
+
+    The end is the highwater that came with the last fetch, see `lane.reading.to_the_end`.
+
+    Raises:
+        RecoveryError: nothing came for `READ_TIMEOUT_S` seconds before all ends were reached.
+    """
+    consumer = _consumer(settings)
+    try:
+        places = {TopicPartition(*where): start for where, start in starts.items()}
+        first = consumer.beginning_offsets(list(places))
+        last = consumer.end_offsets(list(places))
+        # A fetch of an empty partition would wait for what may come.
+        behind = {tp for tp in places if first[tp] < last[tp]}
+        consumer.assign(list(behind))
+        for tp in behind:
+            consumer.seek(tp, max(places[tp], first[tp]))
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        while behind:
+            found = consumer.poll(POLL_MS)
+            yield [record for records in found.values() for record in records]
+            for tp in [*behind]:
+                end = consumer.highwater(tp)
+                if end is not None and consumer.position(tp) >= end:
+                    behind.discard(tp)
+                    consumer.pause(tp)
+            if found:
+                deadline = time.monotonic() + READ_TIMEOUT_S
+            elif time.monotonic() > deadline:
+                topic, partition = min((tp.topic, tp.partition) for tp in behind)
+                raise RecoveryError(
+                    f"Partition {partition} of topic {topic} cannot be read to its end; check the "
+                    "brokers, and start the worker again."
+                )
+    finally:
+        consumer.close()
+
+
+def _consumer(settings: Settings) -> Any:
+    return KafkaConsumer(
+        **settings.kafka_python(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_poll_records=MAX_POLL_RECORDS,
+        fetch_max_wait_ms=POLL_MS // 2,
+    )
