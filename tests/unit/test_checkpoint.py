@@ -29,6 +29,17 @@ def directory(tmp_path: Path, checkpoint: Checkpoint) -> Path:
     return tmp_path / "model"
 
 
+def test_the_band_of_the_history_and_the_end_of_the_log_are_kept(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    drift = replace(checkpoint.drift, history_low=1.5, history_high=4.0)
+    until = 1_700_000_000
+    save(renamed(replace(checkpoint, drift=drift, trained_until_s=until)), tmp_path, "# card")
+    read = load(tmp_path)
+    assert (read.drift, read.trained_until_s) == (drift, until)
+    assert read.number == checkpoint.number  # rows stay valid
+
+
 def test_load_gives_what_was_saved(directory: Path, checkpoint: Checkpoint) -> None:
     read = load(directory)
     assert (read.version, read.number) == (checkpoint.version, checkpoint.number)
@@ -94,6 +105,7 @@ def test_another_format_is_refused(directory: Path, number: int) -> None:
         lambda config: config["ranking"].update(lstm="high"),
         lambda config: config.pop("horizon_s"),
         lambda config: config.update(top_k=0),
+        lambda config: config.update(trained_until_s="now"),
         lambda config: config.update(version="000000000000"),
         lambda config: config["drift"].update(threshold=1.0),
         lambda config: config["ranking"].update(follows=5.0),
