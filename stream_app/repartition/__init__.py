@@ -1,1 +1,0 @@
-"""The step from mixed topics of other products to the three input topics, within the worker."""
