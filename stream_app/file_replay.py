@@ -115,9 +115,7 @@ def send_file(
         EventLogError: the file cannot be read.
         BrokerError, RecoveryError: events are not acknowledged, or topics cannot be read.
     """
-    progress("Reading the file", 0, 1)
     log = read_event_log(path, columns)
-    progress("Reading the file", 1, 1)
     digest, total, users = log.digest()[:32], len(log.event_ids), len(log.users)
     state = _known(settings, path, digest, total, go_on)
     wait_until_ready(settings.kafka_python(), BROKER_TIMEOUT_S)

@@ -32,16 +32,21 @@ class Stages:
     def __call__(self, what: str, done: int, total: int) -> None:
         """Shows how far a stage is."""
         if what not in self._tasks:
+            self._progress.start()
             self._tasks[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._tasks[what], completed=done, total=total)
 
 
 @contextmanager
 def stages(on: Console = console, transient: bool = False) -> Iterator[Stages]:
-    """Progress bars for the body of a ``with``."""
+    """Progress bars for the body of a ``with``; nothing is written before the first one."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=on, transient=transient) as progress:
+    progress = Progress(*columns, TimeElapsedColumn(), console=on, transient=transient)
+    try:
         yield Stages(progress)
+    finally:
+        if progress.tasks:
+            progress.stop()
 
 
 def printable(text: str) -> str:
