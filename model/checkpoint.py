@@ -170,8 +170,8 @@ def build_checkpoint(
     """A checkpoint of these parts, named after their content; its network learns no more."""
     network.eval().requires_grad_(False)
     parts = (network, vocabulary, statistics, drift, ranking)
-    made = Checkpoint("", 0, *parts, horizon_s, recommend_every, top_k)
-    return renamed(replace(made, trained_until_s=trained_until_s))
+    numbers = horizon_s, recommend_every, top_k
+    return renamed(Checkpoint("", 0, *parts, *numbers, trained_until_s=trained_until_s))
 
 
 def renamed(checkpoint: Checkpoint) -> Checkpoint:
@@ -233,8 +233,8 @@ def load(directory: Path | str) -> Checkpoint:
     _check_statistics(directory, statistics, size)
     network = _network(directory, size, tensors)
     parts = (network, vocabulary, statistics, drift, ranking)
-    made = Checkpoint("", 0, *parts, *numbers)
-    checkpoint = renamed(replace(made, trained_until_s=trained_until_s))
+    horizon_s, recommend_every, top_k = numbers
+    checkpoint = build_checkpoint(*parts, horizon_s, recommend_every, top_k, trained_until_s)
     if checkpoint.version != config["version"]:
         raise _damaged(directory, f"its content is not that of version {config['version']}")
     return checkpoint

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.events import EventBatch
+from model.interests import best
 
 TOP = 10
 RECALL_AT = 5
@@ -31,13 +32,8 @@ def labels(
 
 def best_columns(score: np.ndarray, k: int) -> np.ndarray:
     """Columns of the k highest scores of each row, best first; ties go to the lower column."""
-    left = np.maximum(score, np.finfo(score.dtype).min)  # a column that is taken stands below all
-    row = np.arange(len(score))
-    columns = np.empty((len(score), min(k, score.shape[1])), np.int64)
-    for rank in range(columns.shape[1]):
-        columns[:, rank] = column = left.argmax(1)
-        left[row, column] = -np.inf
-    return columns
+    # a column that is taken stands below all
+    return best(np.maximum(score, np.finfo(score.dtype).min), k)
 
 
 def ndcg_by_user(score: np.ndarray, label: np.ndarray, k: int = TOP) -> np.ndarray:

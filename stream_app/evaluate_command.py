@@ -20,9 +20,6 @@ from stream_app.times import parse_duration, parse_time
 if TYPE_CHECKING:
     from model.evaluation.report import Figures
 
-EVENT_TYPES = ("click", "search", "purchase")
-"""In the order of ``model.events.EventType``."""
-
 
 def evaluate_command(
     data: Annotated[Path, typer.Option(help="Event log: .parquet, .csv or .jsonl.")],
@@ -98,11 +95,14 @@ def evaluate_command(
 
 def event_type(name: str | None) -> int | None:
     """The number of an event type, None for all; UsageError when there is none of the name."""
+    from model.events import EventType
+
     if name is None:
         return None
-    if name not in EVENT_TYPES:
-        raise UsageError(f"{name!r} is no type of event; name one of {', '.join(EVENT_TYPES)}.")
-    return EVENT_TYPES.index(name)
+    numbers = {kind.name.lower(): int(kind) for kind in EventType}
+    if name not in numbers:
+        raise UsageError(f"{name!r} is no type of event; name one of {', '.join(numbers)}.")
+    return numbers[name]
 
 
 def _table(figures: Figures) -> Table:

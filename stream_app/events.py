@@ -272,13 +272,7 @@ def decode_event(
     Raises:
         InvalidEvent: with the reason that is found first.
     """
-    if value is None:
-        raise InvalidEvent(Reason.NULL_VALUE, "The record has no value.")
-    if len(value) > max_value_bytes:
-        raise InvalidEvent(
-            Reason.TOO_LARGE,
-            f"The value has {len(value)} bytes, more than the {max_value_bytes} allowed.",
-        )
+    value = checked_size(value, max_value_bytes)
     if not key:
         raise InvalidEvent(Reason.KEY_MISSING, "The record has no key; it has to be the user id.")
     event: Event = read_json(_DECODERS[event_type].decode, value)
@@ -308,6 +302,18 @@ def decode_event(
         raise InvalidEvent(Reason.WRONG_PARTITION, _wrong_partition_message(partition, partitions))
     force_setattr(event, "timestamp_ms", ms)
     return event
+
+
+def checked_size(value: bytes | None, max_value_bytes: int) -> bytes:
+    """The value of a record; InvalidEvent when it has none, or a longer one than is allowed."""
+    if value is None:
+        raise InvalidEvent(Reason.NULL_VALUE, "The record has no value.")
+    if len(value) > max_value_bytes:
+        raise InvalidEvent(
+            Reason.TOO_LARGE,
+            f"The value has {len(value)} bytes, more than the {max_value_bytes} allowed.",
+        )
+    return value
 
 
 def _latest_ms(produced_ms: int | None, future_allowance_ms: int) -> int:
@@ -473,6 +479,10 @@ class Interest(Struct, frozen=True, gc=False):
     uncertainty: float
 
 
+TriggerName = Literal["first_event", "purchase", "drift", "interval"]
+"""Why a recommendation is emitted; see `model.transition.Trigger`."""
+
+
 class Recommendation(Struct, frozen=True, gc=False, kw_only=True):
     """Items for a user, best first, with the interests they follow from.
 
@@ -485,7 +495,7 @@ class Recommendation(Struct, frozen=True, gc=False, kw_only=True):
     user_id: str
     timestamp: int
     source: Source
-    trigger: Literal["first_event", "purchase", "drift", "interval"]
+    trigger: TriggerName
     items: list[RecommendedItem]
     interests: list[Interest]
     diversity: float

@@ -6,10 +6,10 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from stream_app.errors import RecoveryError
-from stream_app.lane.reading import MAX_POLL_RECORDS, POLL_MS, READ_TIMEOUT_S
+from stream_app.lane.reading import POLL_MS, READ_TIMEOUT_S, plain_consumer
 from stream_app.settings import Settings
 
 Where = tuple[str, int]
@@ -18,7 +18,7 @@ Where = tuple[str, int]
 
 def last_offsets(settings: Settings, partitions: Collection[Where]) -> dict[Where, int]:
     """At most the offset that each partition's next record gets; see `TopicReader.ends`."""
-    consumer = _consumer(settings)
+    consumer = plain_consumer(settings, auto_offset_reset="earliest")
     try:
         found = consumer.end_offsets([TopicPartition(*where) for where in partitions])
         return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
@@ -34,7 +34,7 @@ def read_tail(settings: Settings, starts: Mapping[Where, int]) -> Iterator[list[
     Raises:
         RecoveryError: nothing came for `READ_TIMEOUT_S` seconds before all ends were reached.
     """
-    consumer = _consumer(settings)
+    consumer = plain_consumer(settings, auto_offset_reset="earliest")
     try:
         places = {TopicPartition(*where): start for where, start in starts.items()}
         first = consumer.beginning_offsets(list(places))
@@ -63,14 +63,3 @@ def read_tail(settings: Settings, starts: Mapping[Where, int]) -> Iterator[list[
                 )
     finally:
         consumer.close()
-
-
-def _consumer(settings: Settings) -> Any:
-    return KafkaConsumer(
-        **settings.kafka_python(),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_poll_records=MAX_POLL_RECORDS,
-        fetch_max_wait_ms=POLL_MS // 2,
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from stream_app.events import Reason
+from model.events import EventType
+from stream_app.events import Reason, TriggerName
 from stream_app.health import TopicPartition, WorkerHealth
 
-EVENT_TYPES = ("click", "search", "purchase")
+EVENT_TYPES = tuple(kind.name.lower() for kind in EventType)
 OUTCOMES = ("applied", "duplicate", "dead_letter")
-TRIGGERS = ("first_event", "purchase", "drift", "interval")
+TRIGGERS: tuple[str, ...] = get_args(TriggerName)
 STAGES = (
     "decode",
     "merge",

@@ -21,14 +21,21 @@ from model.ranking import Reason, Recommendations
 from model.state import StateBatch
 from model.transition import Outputs, Trigger
 from model.vocabulary import Vocabulary
-from stream_app.events import OutputKind, ReasonEvent, RecommendationReason, Source, output_id
+from stream_app.events import (
+    OutputKind,
+    ReasonEvent,
+    RecommendationReason,
+    Source,
+    TriggerName,
+    output_id,
+)
 
 DIGITS = 4
 """Digits of scores and probabilities behind the point."""
 Message = tuple[bytes, bytes]
 """Key and value."""
 
-_TRIGGERS: dict[int, Literal["first_event", "purchase", "drift", "interval"]] = {
+_TRIGGERS: dict[int, TriggerName] = {
     Trigger.FIRST_EVENT: "first_event",
     Trigger.PURCHASE: "purchase",
     Trigger.DRIFT: "drift",

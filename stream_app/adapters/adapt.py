@@ -17,7 +17,7 @@ from model.events import EventType
 from stream_app.adapters import ga4, retail, segment, snowplow
 from stream_app.adapters.fields import Draft
 from stream_app.errors import InvalidEvent
-from stream_app.events import Reason, decode_event
+from stream_app.events import Reason, checked_size, decode_event
 from stream_app.partitioner import partition_for
 
 _encode = msgspec.json.Encoder().encode
@@ -139,14 +139,7 @@ def adapt(
 
 
 def _units(vendor: Vendor, value: bytes | None, max_value_bytes: int) -> list[Any]:
-    if value is None:
-        raise InvalidEvent(Reason.NULL_VALUE, "The record has no value.")
-    if len(value) > max_value_bytes:
-        raise InvalidEvent(
-            Reason.TOO_LARGE,
-            f"The value has {len(value)} bytes, more than the {max_value_bytes} allowed.",
-        )
-    return vendor.split(value)
+    return vendor.split(checked_size(value, max_value_bytes))
 
 
 def _user(vendor: Vendor, unit: Any) -> str | None:

@@ -15,7 +15,6 @@ from stream_app.adapters.fields import (
     inner,
     json_object,
     line,
-    missing,
     not_mapped,
     number,
     objects,
@@ -40,6 +39,9 @@ CLICKS = {
 SEARCHES = ("Products Searched",)
 PURCHASES = ("Order Completed", "Completed Order")
 
+_USER = ("userId", "anonymousId")
+"""Fields that name the user, the first that is not empty."""
+
 
 def split(value: bytes) -> list[Object]:
     """The one call of a record."""
@@ -48,7 +50,7 @@ def split(value: bytes) -> list[Object]:
 
 def user(unit: Object) -> str | None:
     """The user of a call."""
-    return text(unit, "userId", "anonymousId")
+    return text(unit, *_USER)
 
 
 def drafts(unit: Object, produced_ms: int) -> list[Draft]:
@@ -62,9 +64,7 @@ def drafts(unit: Object, produced_ms: int) -> list[Draft]:
     name = required_text(unit, "event")
     if name not in CLICKS and name not in SEARCHES and name not in PURCHASES:
         raise not_mapped("event", name)
-    user_id = user(unit)
-    if user_id is None:
-        raise missing("userId", "anonymousId")
+    user_id = required_text(unit, *_USER)
     context = inner(unit, "context")
     device = inner(context, "device")
     head = Head(

@@ -66,6 +66,9 @@ _TRANSACTION = "com_snowplowanalytics_snowplow_ecommerce_transaction_1"
 _SCHEMA = re.compile(r"iglu:([^/]+)/([^/]+)/jsonschema/([0-9]+)-[0-9]+-[0-9]+")
 _ZONE = re.compile(r"(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})$")
 
+_USER = ("user_id", "domain_userid", "network_userid")
+"""Fields that name the user, the first that is not empty."""
+
 
 def split(value: bytes) -> list[Object]:
     """The one event of a record, in the form that the SDKs give it."""
@@ -88,7 +91,7 @@ def split(value: bytes) -> list[Object]:
 
 def user(unit: Object) -> str | None:
     """The user of an event."""
-    return text(unit, "user_id", "domain_userid", "network_userid")
+    return text(unit, *_USER)
 
 
 def drafts(unit: Object, produced_ms: int) -> list[Draft]:
@@ -103,9 +106,7 @@ def drafts(unit: Object, produced_ms: int) -> list[Draft]:
         raise not_mapped("event", text(unit, "event_name", "event") or "without a name")
     if name not in CLICKS and name not in SEARCHES and name not in PURCHASES:
         raise not_mapped("action", name)
-    user_id = user(unit)
-    if user_id is None:
-        raise missing("user_id", "domain_userid", "network_userid")
+    user_id = required_text(unit, *_USER)
     head = Head(
         event_id=required_text(unit, "event_id"),
         user_id=user_id,

@@ -88,16 +88,22 @@ def _bounds(consumer: Any, place: TopicPartition) -> tuple[int, int]:
     return consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
 
 
+def plain_consumer(settings: Settings, **more: Any) -> KafkaConsumer:
+    """A consumer of no group, for reading to an end; ``more`` are options of kafka-python."""
+    return KafkaConsumer(
+        **settings.kafka_python(),
+        group_id=None,
+        enable_auto_commit=False,
+        max_poll_records=MAX_POLL_RECORDS,
+        fetch_max_wait_ms=POLL_MS // 2,
+        **more,
+    )
+
+
 @contextmanager
 def _consumer(settings: Settings, topic: str, partition: int) -> Iterator[tuple[Any, Any]]:
     try:
-        consumer = KafkaConsumer(
-            **settings.kafka_python(),
-            group_id=None,
-            enable_auto_commit=False,
-            max_poll_records=MAX_POLL_RECORDS,
-            fetch_max_wait_ms=POLL_MS // 2,
-        )
+        consumer = plain_consumer(settings)
         try:
             place = TopicPartition(topic, partition)
             consumer.assign([place])
