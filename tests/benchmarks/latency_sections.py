@@ -151,6 +151,7 @@ def stays_section(cases: Sequence[Case]) -> Section:
         *(row(f"{part}, ms", lambda s, p=part: s.event_ms[p], 1) for part in first.event_ms),
         row("events of a batch", lambda s: s.batch_events, 0),
         row("batches/s", lambda s: s.batches_per_s, 0),
+        row("rows of an event", lambda s: s.event_rows, 2),
         *(row(f"- {step}, ms", lambda s, n=step: s.batch_ms[n], 2) for step in first.batch_ms),
     ]
     return Section(
@@ -158,7 +159,9 @@ def stays_section(cases: Sequence[Case]) -> Section:
         "Where an event stays in the worker",
         "Mean times, of an event: until the worker has fetched it, until its batch begins, until "
         "the outputs of its batch are acknowledged; and of a batch by its steps, each with its "
-        "wait for the broker.",
+        "wait for the broker. Rows of an event are those that it writes to changelog and store: a "
+        "log that waits for the worker, as in the throughput, comes in larger batches with several "
+        "events of a user, which share one.",
         Table(["", *(f"{share:.0%}" for share in shares)], rows),
         Plot(
             "bars",

@@ -21,11 +21,18 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from stream_app.lane.transport import paced
 from stream_app.settings import Settings
 from tests.benchmarks.ends import standard_input_ends
 
-FETCH_WAIT_MS = 2
-"""How long the broker may hold a fetch that finds nothing; the embedded one holds every fetch."""
+FETCH_WAIT_MS = 50
+"""How long the broker may hold a fetch that finds nothing.
+
+The embedded broker holds every fetch for all of it, whether it finds something or not, and walks
+through all partitions for each: asked every 2 ms it has no time for anything else.
+"""
+FETCH_INTERVAL_S = 0.005
+"""Between two fetches at least: one broker does not hold fetches, and would be asked endlessly."""
 POLL_MS = 100
 
 
@@ -73,6 +80,9 @@ async def read(settings: Settings, inputs: bool) -> np.ndarray:
         fetch_max_wait_ms=FETCH_WAIT_MS,
     )
     await consumer.start()
+    consumer._fetcher._get_actions_per_node = paced(
+        consumer._fetcher._get_actions_per_node, FETCH_INTERVAL_S
+    )
     consumer.assign([TopicPartition(t, n) for t in topics for n in range(settings.partitions)])
     ended = standard_input_ends()
     seen: list[tuple[int, int, int, int]] = []

@@ -194,13 +194,10 @@ async def _join(settings: Settings) -> None:
 async def _read(settings: Settings, users: int, folder: Path | None) -> None:
     """Read all records of the changelog, and put them into stores in a folder where one is named.
 
-    A store for each partition, with the worker's options, and without a write-ahead log, as in the
-    worker's recovery.
+    A store for each partition, with the worker's options.
     """
     budget = WorkerBudget(settings.rocksdb_cache_mb)
     stores: dict[int, rocksdict.Rdict] = {}
-    unlogged = rocksdict.WriteOptions()
-    unlogged.disable_wal = True  # type: ignore[assignment, method-assign]  # it is no method
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         auto_offset_reset="earliest",
@@ -223,7 +220,7 @@ async def _read(settings: Settings, users: int, folder: Path | None) -> None:
                 batch = rocksdict.WriteBatch(raw_mode=True)
                 for record in records:
                     batch.put(record.key, record.value)
-                stores[place.partition].write(batch, unlogged)
+                stores[place.partition].write(batch)
     finally:
         for store in stores.values():
             store.close()

@@ -16,12 +16,14 @@ class Stay:
     batch_ms       per batch: its stages
     batch_events   events of a batch
     batches_per_s  of all partitions
+    event_rows     rows that an event writes: fewer than one where a batch has several of a user
     """
 
     event_ms: dict[str, float]
     batch_ms: dict[str, float]
     batch_events: float
     batches_per_s: float
+    event_rows: float
 
 
 def stay_between(before: Metrics, after: Metrics, seconds: float) -> Stay:
@@ -34,12 +36,14 @@ def stay_between(before: Metrics, after: Metrics, seconds: float) -> Stay:
         return 1000 * grown(f"{name}_sum", *labels) / max(grown(f"{name}_count", *labels), 1.0)
 
     batches = grown("interest_batch_events_count")
+    events = grown("interest_batch_events_sum")
     return Stay(
         event_ms={wait: mean_ms("interest_event_wait_seconds", wait) for wait in EVENT_WAITS},
         batch_ms={
             stage: 1000 * grown("interest_stage_seconds_sum", stage) / max(batches, 1.0)
             for stage in STAGES
         },
-        batch_events=grown("interest_batch_events_sum") / max(batches, 1.0),
+        batch_events=events / max(batches, 1.0),
         batches_per_s=batches / seconds,
+        event_rows=grown("interest_rows_written_total") / max(events, 1.0),
     )

@@ -28,7 +28,7 @@ from tests.benchmarks.workload import (
 
 
 def latency(share: float, worker: bool, p99_ms: float) -> Case:
-    stay = Stay(dict.fromkeys(EVENT_WAITS, 2.0), dict.fromkeys(STAGES, 0.5), 40.0, 100.0)
+    stay = Stay(dict.fromkeys(EVENT_WAITS, 2.0), dict.fromkeys(STAGES, 0.5), 40.0, 100.0, 0.9)
     return Case(
         share,
         40_000 * share,

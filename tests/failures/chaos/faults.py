@@ -88,7 +88,7 @@ def full() -> int:
     def write(_rows: RowTable, partition: int, *_arguments: object, **_options: object) -> None:
         raise store_error(Path(f"{partition}.db"), OSError("No space left on device"))
 
-    RowTable.write = RowTable.write_again = write  # type: ignore[assignment, method-assign]
+    RowTable.write = write  # type: ignore[assignment, method-assign]
     return worker.run(Settings())
 
 
