@@ -17,6 +17,11 @@ from stream_app.broker import EmbeddedBroker
 from stream_app.settings import Settings
 from tests.sessions import ends_dead_sessions
 
+# The tests run side by side, and threads of torch that wait for each other in a loop would take the
+# processors from those that have work. It has to be set before torch is loaded, and holds for the
+# programs that the tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # How fast the machine is at the moment decides no test.
 hypothesis_settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]

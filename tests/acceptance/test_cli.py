@@ -24,7 +24,7 @@ def interest_stream(*arguments: str, **environment: str) -> subprocess.Completed
         [sys.executable, "-m", "stream_app.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "COLUMNS": "200", **environment},
     )
 

@@ -45,7 +45,7 @@ def untrained(tmp_path: Path, data: Path) -> str:
     return str(directory)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(660)
 def test_taobao_two_hours(tmp_path: Path) -> None:
     data = shared_log("taobao_2h")
     summary = run_demo(tmp_path, "--data", str(data), "--checkpoint", untrained(tmp_path, data))
@@ -53,7 +53,7 @@ def test_taobao_two_hours(tmp_path: Path) -> None:
     assert summary["users"] == 58_732
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(660)
 def test_tmall(tmp_path: Path) -> None:
     data = shared_log("tmall2014")
     summary = run_demo(tmp_path, "--data", str(data), "--checkpoint", untrained(tmp_path, data))
@@ -62,7 +62,7 @@ def test_tmall(tmp_path: Path) -> None:
     assert summary["drift_events"] > 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(660)
 def test_simulated_shop_with_two_workers(tmp_path: Path) -> None:
     summary = run_demo(tmp_path, "--seconds", "15", "--users", "300", "--workers", "2")
     assert_nothing_lost(summary, summary["events_produced"])

@@ -32,7 +32,7 @@ EVENTS = 182_880
 
 
 @pytest.mark.usefixtures("dead_sessions_end")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_killed_at_20_random_moments_the_rows_are_the_same(
     settings: Settings, tmp_path: Path
 ) -> None:
