@@ -18,13 +18,15 @@ from stream_app.times import format_time, parse_duration, parse_time
 from tests.checkpoints import tiny_checkpoint
 
 
-def interest_stream(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def interest_stream(
+    *arguments: str, timeout_s: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs the command line in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "stream_app.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout_s,
         env={**os.environ, "COLUMNS": "200", **environment},
     )
 

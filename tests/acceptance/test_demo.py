@@ -18,7 +18,7 @@ from tests.shared_data import shared_log
 def run_demo(tmp_path: Path, *arguments: str) -> dict:
     """The summary of a demo."""
     summary = tmp_path / "out.json"
-    shown = interest_stream("demo", "--summary", str(summary), *arguments)
+    shown = interest_stream("demo", "--summary", str(summary), *arguments, timeout_s=600)
     assert shown.returncode == 0, shown.stderr
     return json.loads(summary.read_text())
 

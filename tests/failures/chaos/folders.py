@@ -95,9 +95,8 @@ def shared_folder(run: Run) -> None:
 def disk_full(run: Run) -> None:
     """The disk of the data folder fills up; later there is space again."""
     with _small_disk(run) as folder:
-        one = run.supervise(
-            data_dir=folder, max_batch_events=SMALL_BATCH, rocksdb_cache_mb=1
-        )  # rows are on the disk soon
+        # Small memtables, so that rows are on the disk soon.
+        one = run.supervise(data_dir=folder, max_batch_events=SMALL_BATCH, rocksdb_cache_mb=1)
         run.load.start(rate=1500)
         run.wait_until(lambda: bool(one.ends), "the disk is full")
         run.load.stop()
