@@ -54,7 +54,7 @@ PARTS = (
     Part(
         "ranking",
         "lists, exact and by candidates and indexes",
-        ("--clustered", "--build-seconds", "60"),
+        ("--clustered", "--build-seconds", "20"),
         has_rounds=False,
     ),
     Part("backfill", "rows from a history"),

@@ -32,8 +32,8 @@ from tests.benchmarks.processor_time import Reading, confine, family, read
 from tests.benchmarks.scale_out_section import Case, scale_out_section, worker_name
 from tests.benchmarks.workload import InputRecord, make_records, produce
 
-EVENTS = 500_000
-QUICK_EVENTS = 300_000
+EVENTS = 300_000
+QUICK_EVENTS = 150_000
 ROUNDS = 3
 QUICK_ROUNDS = 1
 WORKERS = (1, 2, 4)
