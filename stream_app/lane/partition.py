@@ -237,6 +237,11 @@ class Partition:
         self.ends = (a, b, c)
 
     @property
+    def waiting(self) -> int:
+        """Records at hand, decoded or not."""
+        return sum(len(poll.records) for _, poll in self.inbox) + sum(map(len, self.pending))
+
+    @property
     def reach(self) -> Triple:
         """How far each topic is going to be applied, as far as is known."""
         if self.until is None:
