@@ -39,6 +39,7 @@ from stream_app.events import (
     output_id,
 )
 from stream_app.partitioner import partition_for
+from stream_app.refusals import MAX_MESSAGE_LENGTH
 from stream_app.schemas import export_schemas, schemas
 from tests.integration.broken_messages import (
     MAX_EVENT_BYTES,
@@ -58,6 +59,7 @@ class Raw:
     key: bytes | None
     value: bytes | None
     timestamp: int | None = NOW_MS
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def decode(
@@ -222,7 +224,7 @@ def test_messages_are_one_short_sentence() -> None:
         text = rejections[0].message
         assert text.endswith(".")
         assert "\n" not in text
-        assert len(text) <= wire.MAX_MESSAGE_LENGTH + 30
+        assert len(text) <= MAX_MESSAGE_LENGTH + 30
 
 
 def test_a_value_of_ten_megabytes_is_refused_with_its_size() -> None:
