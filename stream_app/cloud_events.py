@@ -2,7 +2,9 @@
 
 The CloudEvents binding for Kafka has two modes. In the binary mode the value is the event, and the
 attributes stand in headers `ce_<name>`. In the structured mode the value is a JSON envelope with
-the event as its `data`, and the header `content-type` says so. What the event lacks, the attributes
+the event as its `data`; the header `content-type` says so, and where a client sets another one the
+envelope is known by its `specversion`: its other names are those of CloudEvents, which have no
+underscore, so that it is never taken for a plain event. What the event lacks, the attributes
 fill in: `event_id` is the source, a space and the id, since CloudEvents are told apart by both and
 no URI has a space; `timestamp` is the time, and `user_id` the subject.
 """
@@ -71,17 +73,22 @@ _decode_user = msgspec.json.Decoder(_User).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def is_cloud_event(headers: Headers) -> bool:
-    """Whether a record with these headers is a CloudEvent, in whatever mode."""
+def says_cloud_event(headers: Headers) -> bool:
+    """Whether the headers of a record say that it is a CloudEvent, in whatever mode."""
     return any(
         name.startswith(ATTRIBUTE) or (name == CONTENT_TYPE and _is_structured(value))
         for name, value in headers
     )
 
 
+def is_cloud_event(headers: Headers, value: bytes) -> bool:
+    """Whether a record is a CloudEvent; asked of a plain event it costs a search of the value."""
+    return says_cloud_event(headers) or _is_envelope(value)
+
+
 def attributes_in(headers: Headers) -> list[tuple[str, bytes]]:
-    """The headers that make a record a CloudEvent; none where it is no CloudEvent."""
-    if not is_cloud_event(headers):
+    """The headers that make a record a CloudEvent; none where they do not."""
+    if not says_cloud_event(headers):
         return []
     return [
         (name, value or b"")
@@ -96,7 +103,7 @@ def data_in(headers: Headers, value: bytes) -> bytes:
     Raises:
         InvalidEvent: as `unwrap`.
     """
-    if not is_cloud_event(headers):
+    if not is_cloud_event(headers, value):
         return value
     event = _read(headers, value)
     return _data_of(event.data, event.data_base64)
@@ -110,10 +117,11 @@ def unwrap(headers: Headers, value: bytes) -> bytes:
             bytes are no UTF-8 or no JSON.
     """
     event = _read(headers, value)
-    if not _is_json(event.datacontenttype):
+    content_type = event.datacontenttype
+    if content_type is not None and not _is_json(content_type):
         raise InvalidEvent(
             Reason.CLOUDEVENT_CONTENT_TYPE,
-            f"The data of the CloudEvent are {event.datacontenttype[:MAX_MESSAGE_LENGTH]!r}; send "
+            f"The data of the CloudEvent are {content_type[:MAX_MESSAGE_LENGTH]!r}; send "
             "application/json.",
         )
     data = _data_of(event.data, event.data_base64)
@@ -135,7 +143,7 @@ def user_in(headers: Headers, value: bytes) -> str | None:
     """The user of a CloudEvent, whatever else it breaks: of its data, or else its subject."""
     found = dict(headers)
     try:
-        if _is_structured(found.get(CONTENT_TYPE)):
+        if _is_structured(found.get(CONTENT_TYPE)) or not says_cloud_event(headers):
             envelope = _decode_loose(value)
             data, subject = _data_of(envelope.data, envelope.data_base64), envelope.subject
         else:
@@ -150,18 +158,20 @@ def user_in(headers: Headers, value: bytes) -> str | None:
 
 def _read(headers: Headers, value: bytes) -> _CloudEvent:
     found = dict(headers)
-    if _is_structured(found.get(CONTENT_TYPE)):
-        return _of_envelope(found, value)
-    return _of_headers(found, value)
-
-
-def _of_envelope(found: dict[str, bytes | None], value: bytes) -> _CloudEvent:
+    if not says_cloud_event(headers):
+        return _of_envelope(value)
+    if not _is_structured(found.get(CONTENT_TYPE)):
+        return _of_headers(found, value)
     media = _media_type(_text(found, CONTENT_TYPE))
     if media != STRUCTURED:
         raise InvalidEvent(
             Reason.CLOUDEVENT_CONTENT_TYPE,
             f"The CloudEvent comes as {media[:MAX_MESSAGE_LENGTH]!r}; send {STRUCTURED}.",
         )
+    return _of_envelope(value)
+
+
+def _of_envelope(value: bytes) -> _CloudEvent:
     try:
         return read_json(_decode_envelope, value)
     except InvalidEvent as error:
@@ -204,6 +214,15 @@ def _invalid(what: str) -> InvalidEvent:
     )
 
 
+def _is_envelope(value: bytes) -> bool:
+    if b'"specversion"' not in value:
+        return False
+    try:
+        return "specversion" in _decode_fields(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+
+
 def _is_structured(content_type: bytes | None) -> bool:
     return content_type is not None and content_type.strip().lower().startswith(_FAMILY.encode())
 
@@ -212,8 +231,6 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _is_json(content_type: str | None) -> bool:
-    if content_type is None:
-        return True
+def _is_json(content_type: str) -> bool:
     _, _, subtype = _media_type(content_type).partition("/")
     return subtype == "json" or subtype.endswith("+json")

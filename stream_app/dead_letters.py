@@ -211,7 +211,7 @@ _decode_user = msgspec.json.Decoder(_User).decode
 
 def user_in(value: bytes, headers: cloud_events.Headers = ()) -> str | None:
     """The user id of a JSON object or of a CloudEvent, whatever else of the schema it breaks."""
-    if cloud_events.is_cloud_event(headers):
+    if cloud_events.is_cloud_event(headers, value):
         return cloud_events.user_in(headers, value)
     try:
         return _decode_user(value).user_id or None

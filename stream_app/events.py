@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
 from model.events import EventType
-from stream_app.cloud_events import Headers, is_cloud_event, unwrap
+from stream_app.cloud_events import Headers, is_cloud_event, says_cloud_event, unwrap
 from stream_app.errors import InvalidEvent
 from stream_app.partitioner import partition_for, partitions_for
 from stream_app.refusals import Reason as Reason
@@ -173,7 +173,7 @@ def decode_batch(
         produced_ms: Any = record.timestamp
         headers = record.headers
         try:
-            if headers and is_cloud_event(headers):
+            if headers and says_cloud_event(headers):
                 event = decode(unwrap(headers, checked_size(value, max_value_bytes)))
             else:
                 event = decode(value)
@@ -243,7 +243,7 @@ def decode_event(
         produced_ms: the record's Kafka timestamp; None or negative when it has none (an old message
             format). Such an event may lie as far ahead as a row can hold: there is nothing to judge
             it by that would give the same answer the next time.
-        headers: of the record; they tell whether it is a CloudEvent.
+        headers: of the record, which tell that it is a CloudEvent.
 
     Raises:
         InvalidEvent: with the reason that is found first.
@@ -251,7 +251,7 @@ def decode_event(
     value = checked_size(value, max_value_bytes)
     if not key:
         raise InvalidEvent(Reason.KEY_MISSING, "The record has no key; it has to be the user id.")
-    if is_cloud_event(headers):
+    if is_cloud_event(headers, value):
         value = unwrap(headers, value)
     event: Event = read_json(_DECODERS[event_type].decode, value)
     if event.user_id.encode() != key:
