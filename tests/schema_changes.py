@@ -113,7 +113,9 @@ def _choices(document: Json, schema: Json) -> list[Json]:
     """The alternatives of a schema, none of them a reference or a choice itself."""
     unknown = schema.keys() - ANNOTATIONS - KNOWN - {*LOWER, *UPPER, *EXACT}
     if unknown:
-        raise ValueError(f"{sorted(unknown)} is not known to tests/schema_changes.py; add it there.")
+        raise ValueError(
+            f"{sorted(unknown)} is not known to tests/schema_changes.py; add it there."
+        )
     if "$ref" in schema:
         return _choices(document, document["$defs"][schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:

@@ -1,0 +1,103 @@
+"""The producers and consumers of deploy/MESSAGES.md, run as programs against a broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from model.events import EventType
+from stream_app import topics
+from stream_app.events import Click, decode_event
+from stream_app.lane.reading import read_records
+from stream_app.settings import Settings
+from tests.code_blocks import block, node_folder, program, with_names
+from tests.unit.test_readme import example
+
+HERE = Path(__file__).parents[2]
+LANGUAGES = ("python", "js")
+QUIET = {"KAFKAJS_NO_PARTITIONER_WARNING": "1"}
+
+
+@contextmanager
+def running(language: str, text: str) -> Iterator[subprocess.Popen[str]]:
+    """The program of a block."""
+    if language == "python":
+        command, folder = [sys.executable, "-u", "-c", text], HERE
+    else:
+        node = program("node", "nodejs")
+        command, folder = [node, "--input-type=module", "--eval", text], node_folder()
+    environment = {**os.environ, **QUIET}
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_a_producer_sends_is_an_event_in_its_partition(
+    settings: Settings, language: str
+) -> None:
+    topics.create(settings)
+    names = {
+        "127.0.0.1:9092": settings.kafka_bootstrap,
+        "interest.clicks.v1": settings.clicks_topic,
+    }
+    text = with_names(block(f"deploy/MESSAGES.md / Produce / {language} 1"), names)
+
+    with running(language, text) as process:
+        assert process.wait(60) == 0
+
+    (record,) = [
+        record
+        for partition in range(settings.partitions)
+        for record in read_records(settings, settings.clicks_topic, partition)
+    ]
+    event = decode_event(
+        EventType.CLICK,
+        record.key,
+        record.value,
+        record.timestamp,
+        partition=record.partition,
+        partitions=settings.partitions,
+        future_allowance_ms=settings.future_allowance_ms,
+        max_value_bytes=settings.max_event_bytes,
+        headers=record.headers,
+    )
+    assert isinstance(event, Click)
+    assert (event.user_id, event.item_id) == ("u-17", "kettle-3")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_consumer_shows_recommendations_and_passes_over_erased_users(
+    settings: Settings, language: str
+) -> None:
+    topics.create(settings)
+    names = {
+        "127.0.0.1:9092": settings.kafka_bootstrap,
+        "interest.recommendations.v1": settings.recommendations_topic,
+        "my-shop": f"{settings.app_id}-{language}",
+    }
+    text = with_names(block(f"deploy/MESSAGES.md / Consume / {language} 1"), names)
+    message = json.loads(example("interest.recommendations.v1"))
+    producer = KafkaProducer(**settings.kafka_python(), acks="all")
+    producer.send(settings.recommendations_topic, None, b"erased", partition=0)
+    producer.send(settings.recommendations_topic, json.dumps(message).encode(), b"u", partition=0)
+    producer.flush()
+    producer.close()
+
+    with running(language, text) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+
+    assert line == "u-17 boots-8 3.5 often goes with socks-2\n"
