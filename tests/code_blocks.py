@@ -81,7 +81,7 @@ def missing(reason: str) -> None:
 
 
 def node_folder() -> Path:
-    """The folder with Node's packages, which are installed when they are not there or are others."""
+    """The folder with Node's packages, which are installed when these are not there."""
     npm = program("npm", "npm")
     lock, installed = LANGUAGES / "package-lock.json", LANGUAGES / "node_modules" / ".of-lock.json"
     with lock.open("rb") as held:
