@@ -75,10 +75,10 @@ _encode = msgspec.json.Encoder().encode
 
 def says_cloud_event(headers: Headers) -> bool:
     """Whether the headers of a record say that it is a CloudEvent, in whatever mode."""
-    return any(
-        name.startswith(ATTRIBUTE) or (name == CONTENT_TYPE and _is_structured(value))
-        for name, value in headers
-    )
+    for name, value in headers:  # a loop, as plain records may have headers of tracing
+        if name[:3] == ATTRIBUTE or (name == CONTENT_TYPE and _is_structured(value)):
+            return True
+    return False
 
 
 def is_cloud_event(headers: Headers, value: bytes) -> bool:
@@ -218,9 +218,10 @@ def _is_envelope(value: bytes) -> bool:
     if b'"specversion"' not in value:
         return False
     try:
-        return "specversion" in _decode_fields(value)
+        fields = _decode_fields(value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
+    return "specversion" in fields and "event_id" not in fields
 
 
 def _is_structured(content_type: bytes | None) -> bool:

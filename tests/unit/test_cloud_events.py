@@ -118,6 +118,7 @@ def test_data_in_base64_and_an_envelope_without_its_content_type() -> None:
     coded = {**envelope, "data_base64": base64.b64encode(data).decode()}
 
     assert verdict(CLICK, headers, json.dumps(coded).encode()) == plain(CLICK)
+    assert plain(CLICK, specversion="1.0") == plain(CLICK), "it has an event_id of its own"
     for other in ((), (("content-type", b"application/json"),)):
         assert verdict(CLICK, other, value) == plain(CLICK)
 
@@ -268,7 +269,9 @@ ENVELOPES = st.dictionaries(
     st.sampled_from(["specversion", "id", "source", "type", "subject", "time", "data"]),
     JSON | st.sampled_from(["1.0", "s", good_event(CLICK, "u", 7)]),
 ).map(lambda fields: json.dumps(fields).encode())
-EVENTS = st.sampled_from([b"{}", json.dumps(good_event(CLICK, "u", 7)).encode()])
+EVENTS = st.sampled_from(
+    [{}, good_event(CLICK, "u", 7), good_event(CLICK, "u", 7, specversion="1.0")]
+).map(lambda event: json.dumps(event).encode())
 
 
 @given(HEADERS, st.none() | st.binary(max_size=20) | ENVELOPES | EVENTS)
