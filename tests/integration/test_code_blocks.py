@@ -1,4 +1,4 @@
-"""The producers and consumers of deploy/MESSAGES.md, run as programs against a broker."""
+"""The producers and consumers of deploy/MESSAGES.md, and commands, run against a broker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from model.events import EventType
 from stream_app import topics
 from stream_app.events import Click, decode_event
 from stream_app.lane.reading import read_records
-from stream_app.settings import Settings
+from stream_app.settings import PREFIX, Settings
 from tests.code_blocks import block, node_folder, program, with_names
 from tests.unit.test_readme import example
 
@@ -101,3 +101,27 @@ def test_a_consumer_shows_recommendations_and_passes_over_erased_users(
         line = process.stdout.readline()
 
     assert line == "u-17 boots-8 3.5 often goes with socks-2\n"
+
+
+def test_the_topics_of_your_own_kafka(settings: Settings) -> None:
+    """All lines of the block but the one that starts a worker."""
+    text = with_names(
+        block("deploy/README.md / With your own Kafka / sh 1"),
+        {
+            "kafka-1:9092,kafka-2:9092": settings.kafka_bootstrap,
+            "INTEREST_REPLICATION=3 INTEREST_MIN_INSYNC=2 INTEREST_PARTITIONS=24": (
+                f"INTEREST_PARTITIONS={settings.partitions}"
+            ),
+            ".venv/bin/interest-stream": f"{sys.executable} -m stream_app.cli",
+        },
+    )
+    script = "\n".join(line for line in text.splitlines() if " worker " not in line)
+    own = {
+        f"{PREFIX}{name.upper()}": str(getattr(settings, name))
+        for name in Settings.model_fields
+        if name == "app_id" or name.endswith("_topic")
+    }
+
+    subprocess.run(["bash", "-euc", script], env={**os.environ, **own}, check=True, timeout=120)
+
+    assert [one.sentence for one in topics.check(settings) if one.is_certain] == []
