@@ -9,10 +9,12 @@ The value is the raw bytes, untouched. Why and where from stand in the headers:
     reason, message                                 why it is refused
     pointer                                         `true` when the value is a pointer
     null                                            `value` when the record had no value
+    source-ce_..., source-content-type              of a CloudEvent, the headers that make it one
 
 A value too long for the topic is replaced by a pointer: its place, length and hash. A letter of a
 record without a value has an empty one, as a letter without a value would be a tombstone. A key too
-long is left out, its length and hash stand in the headers `key-size` and `key-sha256`.
+long is left out, its length and hash stand in the headers `key-size` and `key-sha256`; so are the
+headers of a CloudEvent that are too long together.
 """
 
 from __future__ import annotations
@@ -26,14 +28,17 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from stream_app import cloud_events
 from stream_app.errors import UsageError
 from stream_app.events import Source
 
 MAX_KEY_BYTES = 32_768
 MAX_MESSAGE_BYTES = 1000
+MAX_ATTRIBUTE_BYTES = 32_768  # all headers of a CloudEvent together
 
 Headers = list[tuple[str, bytes]]
 
+_SOURCE = "source-"
 _PLACE = re.compile(r"([A-Za-z0-9._-]+):([0-9]{1,9}):([0-9]{1,18})")
 
 
@@ -96,6 +101,16 @@ class Letter:
     written_ms: int
     offset: int
 
+    @property
+    def attributes(self) -> Headers:
+        """The headers that made the record a CloudEvent."""
+        kept = (_SOURCE + cloud_events.ATTRIBUTE, _SOURCE + cloud_events.CONTENT_TYPE)
+        return [
+            (name.removeprefix(_SOURCE), value)
+            for name, value in self.headers
+            if name.startswith(kept)
+        ]
+
 
 def dead_letter(
     topic: str,
@@ -106,6 +121,7 @@ def dead_letter(
     reason: str,
     message: str,
     max_bytes: int,
+    record_headers: cloud_events.Headers = (),
 ) -> DeadLetter:
     """The dead letter of the record at `topic`, `partition`, `offset`.
 
@@ -113,6 +129,7 @@ def dead_letter(
         reason: reason code, a value of `stream_app.events.Reason`.
         message: one sentence; cut after `MAX_MESSAGE_BYTES`.
         max_bytes: a longer value is replaced by a `DeadLetterPointer`.
+        record_headers: of the record; those that make it a CloudEvent are kept.
     """
     headers: Headers = [
         ("source-topic", topic.encode()),
@@ -126,6 +143,9 @@ def dead_letter(
     elif key is not None:
         headers.append(("key-size", b"%d" % len(key)))
         headers.append(("key-sha256", hashlib.sha256(key).hexdigest().encode()))
+    attributes = cloud_events.attributes_in(record_headers)
+    if sum(len(name) + len(text) for name, text in attributes) <= MAX_ATTRIBUTE_BYTES:
+        headers += [(_SOURCE + name, text) for name, text in attributes]
     if value is None:
         headers.append(("null", b"value"))
         value = b""
@@ -189,8 +209,10 @@ class _User(Struct, frozen=True, gc=False):
 _decode_user = msgspec.json.Decoder(_User).decode
 
 
-def user_in(value: bytes) -> str | None:
-    """The user id of a JSON object, whatever else of the schema it breaks."""
+def user_in(value: bytes, headers: cloud_events.Headers = ()) -> str | None:
+    """The user id of a JSON object or of a CloudEvent, whatever else of the schema it breaks."""
+    if cloud_events.is_cloud_event(headers, value):
+        return cloud_events.user_in(headers, value)
     try:
         return _decode_user(value).user_id or None
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -199,7 +221,7 @@ def user_in(value: bytes) -> str | None:
 
 def user_of(letter: Letter) -> str | None:
     """The user a letter is about: by its value where that can be read so far, else by its key."""
-    user = None if letter.value is None else user_in(letter.value)
+    user = None if letter.value is None else user_in(letter.value, letter.attributes)
     if user is None and letter.key:
         try:
             user = letter.key.decode()

@@ -1,27 +1,27 @@
 """The wire format: what comes in, what goes out, and why a record is refused.
 
-An input record is one JSON object in UTF-8, keyed by the user id. `decode_batch` turns the records
-of one partition into events and rejections, and never raises, whatever the bytes are.
+An input record is one JSON object in UTF-8, keyed by the user id, plain or as a CloudEvent.
+`decode_batch` turns the records of one partition into events and rejections, and never raises,
+whatever the bytes are.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
 from model.events import EventType
+from stream_app.cloud_events import Headers, is_cloud_event, says_cloud_event, unwrap
 from stream_app.errors import InvalidEvent
 from stream_app.partitioner import partition_for, partitions_for
-
-_T = TypeVar("_T")
+from stream_app.refusals import Reason as Reason
+from stream_app.refusals import checked_size, is_utf8, read_json
 
 RESERVED_KEY = b"__faust\0offset__"
 """The key of Faust's persisted offset in the store that has the rows."""
@@ -34,39 +34,6 @@ MAX_QUANTITY = 1_000_000
 MAX_RESULTS = 1_000_000_000
 MIN_TIMESTAMP_MS = 946_684_800_000  # 2000-01-01; a timestamp in seconds falls below it
 MAX_TIMESTAMP_MS = 0xFFFF_FFFF * 1000 + 999  # the row keeps seconds in 32 bits
-MAX_MESSAGE_LENGTH = 300  # characters of the message of a rejection
-
-
-class Reason(str, Enum):
-    """Why a record is refused; the values are stable, they stand in the dead letters."""
-
-    NULL_VALUE = "null_value"
-    TOO_LARGE = "too_large"
-    KEY_MISSING = "key_missing"
-    KEY_MISMATCH = "key_mismatch"
-    WRONG_PARTITION = "wrong_partition"
-    RESERVED_USER_ID = "reserved_user_id"
-    INVALID_UTF8 = "invalid_utf8"
-    INVALID_JSON = "invalid_json"
-    NESTED_TOO_DEEP = "nested_too_deep"
-    NOT_AN_OBJECT = "not_an_object"
-    MISSING_FIELD = "missing_field"
-    WRONG_TYPE = "wrong_type"
-    EMPTY_FIELD = "empty_field"
-    FIELD_TOO_LONG = "field_too_long"
-    UNKNOWN_ACTION = "unknown_action"
-    INVALID_NUMBER = "invalid_number"
-    NEGATIVE_PRICE = "negative_price"
-    NO_ITEMS = "no_items"
-    TOO_MANY_ITEMS = "too_many_items"
-    TIMESTAMP_INVALID = "timestamp_invalid"
-    TIMESTAMP_IN_FUTURE = "timestamp_in_future"
-    TIMESTAMP_TOO_OLD = "timestamp_too_old"
-    EVENT_NOT_MAPPED = "event_not_mapped"
-    WRONG_FORMAT = "wrong_format"
-
-    def __str__(self) -> str:
-        return str(self.value)
 
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
@@ -149,6 +116,8 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def timestamp(self) -> int | None: ...
+    @property
+    def headers(self) -> Headers: ...
 
 
 @dataclass(frozen=True)
@@ -185,7 +154,7 @@ def decode_batch(
 
     Args:
         event_type: which of the three topics the records come from.
-        records: consumer records; `key`, `value` and `timestamp` (epoch ms) are read.
+        records: consumer records; `key`, `value`, `timestamp` (epoch ms) and `headers` are read.
         partition: the partition they come from.
         partitions: partition count of the topic.
         future_allowance_ms: how far an event may lie ahead of its record's timestamp.
@@ -202,8 +171,12 @@ def decode_batch(
         value: Any = record.value
         key: Any = record.key
         produced_ms: Any = record.timestamp
+        headers = record.headers
         try:
-            event = decode(value)
+            if headers and says_cloud_event(headers):
+                event = decode(unwrap(headers, checked_size(value, max_value_bytes)))
+            else:
+                event = decode(value)
             ms = event.timestamp_ms
             if type(ms) is not int:
                 ms = (ms - _EPOCH) // _MILLISECOND
@@ -214,7 +187,7 @@ def decode_batch(
                 and MIN_TIMESTAMP_MS <= ms <= produced_ms + future_allowance_ms
                 and ms <= MAX_TIMESTAMP_MS
                 and len(value) <= max_value_bytes
-                and (value.isascii() or _is_utf8(value))
+                and (value.isascii() or is_utf8(value))
             )
         except Exception:
             good = False
@@ -244,6 +217,7 @@ def decode_batch(
                 partitions=partitions,
                 future_allowance_ms=future_allowance_ms,
                 max_value_bytes=max_value_bytes,
+                headers=records[i].headers,
             )
         except InvalidEvent as error:
             rejections.append(Rejection(i, Reason(error.reason), error.message))
@@ -261,6 +235,7 @@ def decode_event(
     partitions: int,
     future_allowance_ms: int,
     max_value_bytes: int,
+    headers: Headers = (),
 ) -> Event:
     """Decode one record with the checks of `decode_batch`, one after the other.
 
@@ -268,6 +243,7 @@ def decode_event(
         produced_ms: the record's Kafka timestamp; None or negative when it has none (an old message
             format). Such an event may lie as far ahead as a row can hold: there is nothing to judge
             it by that would give the same answer the next time.
+        headers: of the record, which tell that it is a CloudEvent.
 
     Raises:
         InvalidEvent: with the reason that is found first.
@@ -275,6 +251,8 @@ def decode_event(
     value = checked_size(value, max_value_bytes)
     if not key:
         raise InvalidEvent(Reason.KEY_MISSING, "The record has no key; it has to be the user id.")
+    if is_cloud_event(headers, value):
+        value = unwrap(headers, value)
     event: Event = read_json(_DECODERS[event_type].decode, value)
     if event.user_id.encode() != key:
         raise InvalidEvent(
@@ -304,74 +282,10 @@ def decode_event(
     return event
 
 
-def checked_size(value: bytes | None, max_value_bytes: int) -> bytes:
-    """The value of a record; InvalidEvent when it has none, or a longer one than is allowed."""
-    if value is None:
-        raise InvalidEvent(Reason.NULL_VALUE, "The record has no value.")
-    if len(value) > max_value_bytes:
-        raise InvalidEvent(
-            Reason.TOO_LARGE,
-            f"The value has {len(value)} bytes, more than the {max_value_bytes} allowed.",
-        )
-    return value
-
-
 def _latest_ms(produced_ms: int | None, future_allowance_ms: int) -> int:
     if produced_ms is None or produced_ms < 0:
         return MAX_TIMESTAMP_MS
     return min(produced_ms + future_allowance_ms, MAX_TIMESTAMP_MS)
-
-
-def read_json(decode: Callable[[bytes], _T], value: bytes) -> _T:
-    """What a decoder of msgspec makes of a value.
-
-    Raises:
-        InvalidEvent: the value is no UTF-8, no JSON, or breaks a rule of the decoder's type.
-    """
-    if not _is_utf8(value):
-        raise InvalidEvent(Reason.INVALID_UTF8, "The value is not UTF-8.")
-    try:
-        return decode(value)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        raise InvalidEvent(_broken_rule(text), f"{text[:MAX_MESSAGE_LENGTH]}.") from None
-    except RecursionError:
-        raise InvalidEvent(
-            Reason.NESTED_TOO_DEEP, "The value nests arrays or objects too deeply to be read."
-        ) from None
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-        if _NOT_FINITE.search(value):
-            raise InvalidEvent(
-                Reason.INVALID_NUMBER, "The value has NaN or Infinity, which JSON does not know."
-            ) from None
-        text = str(error)[:MAX_MESSAGE_LENGTH]
-        raise InvalidEvent(Reason.INVALID_JSON, f"The value is not JSON: {text}.") from None
-
-
-_NOT_FINITE = re.compile(rb"[:\[,]\s*-?(?:NaN|Infinity)\s*[,\]}]")
-
-
-def _broken_rule(text: str) -> Reason:
-    """The reason behind a message of msgspec's, which ends with the path of the field."""
-    problem, _, path = text.rpartition(" - at `$")
-    problem, path = (problem, path.rstrip("`")) if problem else (text, "")
-    if problem.startswith("Object missing required field"):
-        return Reason.MISSING_FIELD
-    if problem.startswith("Invalid enum value"):
-        return Reason.UNKNOWN_ACTION
-    if ", got `" in problem:
-        return Reason.WRONG_TYPE if path else Reason.NOT_AN_OBJECT
-    if path == ".timestamp":
-        return Reason.TIMESTAMP_INVALID
-    if "of length >=" in problem:
-        return Reason.NO_ITEMS if path == ".items" else Reason.EMPTY_FIELD
-    if "of length <=" in problem:
-        return Reason.TOO_MANY_ITEMS if path == ".items" else Reason.FIELD_TOO_LONG
-    if path.endswith(".price") and ">=" in problem:
-        return Reason.NEGATIVE_PRICE
-    if "out of range" in problem or "`int` " in problem or "`float` " in problem:
-        return Reason.INVALID_NUMBER
-    return Reason.WRONG_TYPE
 
 
 def _wrong_partition_message(partition: int, partitions: int) -> str:
@@ -379,14 +293,6 @@ def _wrong_partition_message(partition: int, partitions: int) -> str:
         f"Partition {partition} of {partitions} is not the one that murmur2 of the key gives; set "
         "the producer's partitioner to murmur2."
     )
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 class Source(Struct, frozen=True, gc=False):
@@ -516,6 +422,11 @@ def output_id(kind: OutputKind, topic: str, partition: int, offset: int, epoch: 
     """
     made = f"@{epoch:08x}" if epoch else ""
     return f"{kind}:{topic}{made}:{partition}:{offset}"
+
+
+def schema_id(name: str) -> str:
+    """The URI of a message's JSON Schema; a change that breaks readers asks for a new version."""
+    return f"urn:interest-stream:{name}:v1"
 
 
 def encode_output(output: Drift | Recommendation) -> bytes:

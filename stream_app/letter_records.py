@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
 from model.events import EventType
-from stream_app.dead_letters import Letter, user_in
+from stream_app.dead_letters import Headers, Letter, user_in
 from stream_app.errors import DeadLetterError, InvalidEvent
 from stream_app.events import Source, decode_event
 from stream_app.lane.reading import stream_records
@@ -27,12 +27,16 @@ Where = tuple[str, int]
 
 @dataclass(frozen=True)
 class Ready:
-    """A letter that can be sent: the record, and the partition that its key belongs to."""
+    """A letter that can be sent: the record, and the partition that its key belongs to.
+
+    headers are those that make it a CloudEvent.
+    """
 
     source: Source
     partition: int
     key: bytes
     value: bytes
+    headers: Headers = field(default_factory=list)
 
     @property
     def where(self) -> Where:
@@ -64,7 +68,7 @@ def prepare(letter: Letter, value: bytes | None, settings: Settings, now_ms: int
         DeadLetterError: the worker would refuse it again; one sentence without the user.
     """
     event_type = _event_type(letter, settings)
-    user = None if value is None else user_in(value)
+    user = None if value is None else user_in(value, letter.attributes)
     key = (user or "unknown").encode()
     partition = partition_for(key, settings.partitions)
     try:
@@ -77,11 +81,12 @@ def prepare(letter: Letter, value: bytes | None, settings: Settings, now_ms: int
             partitions=settings.partitions,
             future_allowance_ms=settings.future_allowance_ms,
             max_value_bytes=settings.max_event_bytes,
+            headers=letter.attributes,
         )
     except InvalidEvent as error:
         raise DeadLetterError(f"It would be refused again ({error.reason}): {error}") from None
     assert value is not None  # or else it is refused
-    return Ready(letter.source, partition, key, value)
+    return Ready(letter.source, partition, key, value, letter.attributes)
 
 
 def follow(settings: Settings, letter: Letter) -> bytes | None:

@@ -137,7 +137,7 @@ class LetterSender:
                 one.source.topic,
                 one.value,
                 one.key,
-                headers=[(REDRIVEN_FROM, place_of(one.source).encode())],
+                headers=[*one.headers, (REDRIVEN_FROM, place_of(one.source).encode())],
                 partition=one.partition,
                 timestamp_ms=now_ms,
             )

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from stream_app.dead_letters import DeadLetterPointer
-from stream_app.events import Click, Drift, Purchase, Recommendation, Search
+from stream_app.events import Click, Drift, Purchase, Recommendation, Search, schema_id
 from stream_app.letter_topic import RedriveMark
 
 _STRUCTS: dict[str, type[msgspec.Struct]] = {
@@ -27,6 +27,14 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {
 def schemas() -> dict[str, dict[str, Any]]:
     """Name of a message -> its JSON Schema (2020-12), which stands alone: `$defs` are its own."""
     return {name: _schema(name, struct) for name, struct in _STRUCTS.items()}
+
+
+def components(ref_template: str) -> dict[str, dict[str, Any]]:
+    """Name of a struct -> its JSON Schema; all of them refer to each other by the template."""
+    _, found = msgspec.json.schema_components(_STRUCTS.values(), ref_template=ref_template)
+    for schema in found.values():
+        schema["description"] = inspect.cleandoc(schema["description"])
+    return {name: _order_choices(schema) for name, schema in sorted(found.items())}
 
 
 def export_schemas(directory: Path) -> list[Path]:
@@ -52,7 +60,7 @@ def _schema(name: str, struct: type[msgspec.Struct]) -> dict[str, Any]:
         part["description"] = inspect.cleandoc(part["description"])
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:interest-stream:{name}:v1",
+        "$id": schema_id(name),
         **body,
     }
     if components:

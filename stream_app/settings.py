@@ -36,6 +36,8 @@ PREFIX = "INTEREST_"
 
 _T = TypeVar("_T")
 
+OutputFormat = Literal["plain", "cloudevents-binary", "cloudevents-structured"]
+"""How drift events and recommendations leave, see output_format.py."""
 TOPIC_NAME = r"^[A-Za-z0-9._-]{1,200}$"
 HTTP_TOKEN = re.compile(r"[!-~]{16,}")
 """What a header can carry, and too long to be guessed."""
@@ -126,6 +128,9 @@ class Settings(BaseSettings):
     future_allowance_ms: int = Field(default=24 * 3_600_000, ge=0)
     max_event_bytes: int = Field(default=1_000_000, ge=1_000)
     dead_letter_max_bytes: int = Field(default=900_000, ge=1_000)
+
+    # Outputs
+    output_format: OutputFormat = "plain"
 
     # Worker
     app_id: str = Field(default="interest-stream", pattern=r"^[A-Za-z0-9._-]{1,150}$")

@@ -41,6 +41,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How a topic is made, or is; the configuration of one that is has what the broker reports."""
+
+    partitions: int
+    replication: int
+    config: dict[str, str]
+
+
+@dataclass(frozen=True)
 class _Topic:
     """How a topic has to be. With policy None either policy will do, and `delete` is made."""
 
@@ -48,13 +57,12 @@ class _Topic:
     policy: Policy | None
 
 
-@dataclass(frozen=True)
-class _Found:
-    """How a topic is; the configuration has only what the broker reports."""
-
-    partitions: int
-    replication: int
-    config: dict[str, str]
+def layouts(settings: Settings) -> dict[str, Layout]:
+    """How each topic is made, by its name."""
+    return {
+        topic.name: Layout(settings.partitions, settings.replication, _configs(topic, settings))
+        for topic in _topics(settings)
+    }
 
 
 def create(settings: Settings) -> list[str]:
@@ -64,7 +72,7 @@ def create(settings: Settings) -> list[str]:
         TopicError: a topic has another number of partitions, or the broker refuses to make it.
         BrokerError: no broker answers.
     """
-    wanted = {topic.name: topic for topic in _topics(settings)}
+    wanted = layouts(settings)
     with admin_client(settings) as admin:
         found = _describe(admin, list(wanted))
         for name, topic in found.items():
@@ -76,9 +84,9 @@ def create(settings: Settings) -> list[str]:
         response = admin.create_topics(
             {
                 name: {
-                    "num_partitions": settings.partitions,
-                    "replication_factor": settings.replication,
-                    "configs": _configs(wanted[name], settings),
+                    "num_partitions": wanted[name].partitions,
+                    "replication_factor": wanted[name].replication,
+                    "configs": wanted[name].config,
                 }
                 for name in missing
             },
@@ -213,7 +221,7 @@ def _configs(topic: _Topic, settings: Settings) -> dict[str, str]:
     return configs
 
 
-def _describe(admin: Any, names: list[str]) -> dict[str, _Found]:
+def _describe(admin: Any, names: list[str]) -> dict[str, Layout]:
     """The topics among `names` that exist."""
     # Asking for all topics: asking for one by name could make it.
     existing = {topic["name"]: topic["partitions"] for topic in admin.describe_topics()}
@@ -223,7 +231,7 @@ def _describe(admin: Any, names: list[str]) -> dict[str, _Found]:
     resources = [ConfigResource("TOPIC", name) for name in here]
     configs = admin.describe_configs(resources, config_filter="all").get("topic", {})
     return {
-        name: _Found(
+        name: Layout(
             partitions=len(existing[name]),
             replication=min(len(partition["replica_nodes"]) for partition in existing[name]),
             config={key: config["value"] for key, config in configs.get(name, {}).items()},
@@ -232,7 +240,7 @@ def _describe(admin: Any, names: list[str]) -> dict[str, _Found]:
     }
 
 
-def _compare(topic: _Topic, found: _Found, settings: Settings) -> Iterator[Finding]:
+def _compare(topic: _Topic, found: Layout, settings: Settings) -> Iterator[Finding]:
     name = topic.name
     if found.partitions != settings.partitions:
         yield Finding(_unequal(name, found.partitions, settings))

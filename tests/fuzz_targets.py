@@ -50,6 +50,7 @@ class _Message:
     key: bytes | None
     value: bytes | None
     timestamp: int = NOW_MS
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def feed_event(event_type: EventType, value: bytes, key: bytes | None = None) -> None:

@@ -17,8 +17,9 @@ from model.events import EventType
 from stream_app.adapters import ga4, retail, segment, snowplow
 from stream_app.adapters.fields import Draft
 from stream_app.errors import InvalidEvent
-from stream_app.events import Reason, checked_size, decode_event
+from stream_app.events import decode_event
 from stream_app.partitioner import partition_for
+from stream_app.refusals import Reason, checked_size
 
 _encode = msgspec.json.Encoder().encode
 

@@ -17,7 +17,7 @@ import msgspec
 
 from model.events import EventType
 from stream_app.errors import InvalidEvent
-from stream_app.events import Reason, read_json
+from stream_app.refusals import Reason, read_json
 
 Object = Mapping[str, Any]
 Item = dict[str, Any]

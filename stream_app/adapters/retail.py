@@ -27,7 +27,7 @@ from stream_app.adapters.fields import (
     whole,
 )
 from stream_app.errors import InvalidEvent
-from stream_app.events import Reason
+from stream_app.refusals import Reason
 
 NAME = "retail"
 CLICKS = {"detail-page-view": "view", "add-to-cart": "cart"}

@@ -37,7 +37,7 @@ from stream_app.adapters.fields import (
     whole,
 )
 from stream_app.errors import InvalidEvent
-from stream_app.events import Reason
+from stream_app.refusals import Reason
 
 NAME = "snowplow"
 CLICKS = {"product_view": "view", "list_click": "view", "add_to_cart": "cart"}

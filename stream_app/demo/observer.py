@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 
+from stream_app.cloud_events import data_in
 from stream_app.events import Drift, Recommendation
 from stream_app.settings import Settings
 
@@ -93,10 +94,11 @@ class OutputObserver(threading.Thread):
         now_ms = time.time() * 1000
         for place, records in batches.items():
             for record in records:
+                value = data_in(record.headers, record.value)
                 if place.topic == self._settings.drift_topic:
-                    self._note_drift(self._drift.decode(record.value), now_ms)
+                    self._note_drift(self._drift.decode(value), now_ms)
                 else:
-                    self._note_recommendation(self._recommendation.decode(record.value), now_ms)
+                    self._note_recommendation(self._recommendation.decode(value), now_ms)
 
     def _note_drift(self, drift: Drift, now_ms: float) -> None:
         if drift.id in self.drifts:

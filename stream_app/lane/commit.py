@@ -20,6 +20,7 @@ from stream_app.lane.recovered_rows import Position
 from stream_app.lane.sender import NO_HEADERS, Sends
 from stream_app.lane.table import Rows
 from stream_app.metrics import Metrics
+from stream_app.output_format import Pack, plain
 
 STEPS = ("journal", "outputs", "changelog", "store", "offsets", "committed")
 """`at_step` is told "before <step>" and "after <step>"; "committed" is Faust's offset commit. So it
@@ -84,6 +85,7 @@ class Committer:
         dead_letter_partitions: int,
         metrics: Metrics,
         at_step: AtStep = no_step,
+        pack: Pack = plain,
     ) -> None:
         self._sender = sender
         self._rows = rows
@@ -92,6 +94,7 @@ class Committer:
         self._dead_letter_partitions = dead_letter_partitions
         self._metrics = metrics
         self._at_step = at_step
+        self._pack = pack
 
     async def journal(self, partition: int, entry: bytes, fence: Fence) -> None:
         """Step 0: the entry of the batch is acknowledged. The batch's outputs come after it."""
@@ -149,8 +152,8 @@ class Committer:
         await fence.held()
         self._at_step("before outputs")
         topics, send = self.topics, self._sender.send
-        drift = [(key, value, NO_HEADERS) for key, value in results.drift]
-        recommendations = [(key, value, NO_HEADERS) for key, value in results.recommendations]
+        drift = self._pack("drift", results.drift)
+        recommendations = self._pack("recommendation", results.recommendations)
         letters = [(letter.key, letter.value, letter.headers) for letter in results.dead_letters]
         of_drift, of_recommendations, _ = await asyncio.gather(
             send(topics.drift, partition, drift),

@@ -229,6 +229,7 @@ def _dead_letter(refused: Refused, max_bytes: int) -> DeadLetter:
         str(rejection.reason),
         rejection.message,
         max_bytes,
+        record.headers,
     )
 
 

@@ -38,6 +38,7 @@ from stream_app.lane.takeover import check_counts, take_over
 from stream_app.lane.topic_reader import reading
 from stream_app.lane.work import Work
 from stream_app.metrics import Metrics
+from stream_app.output_format import packing
 from stream_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -320,7 +321,14 @@ class Lane:
             self._metrics.foreign_rows_total.inc,
         )
         committer = Committer(
-            sender, self.rows, self._changelog, out, letters, self._metrics, self._at_step
+            sender,
+            self.rows,
+            self._changelog,
+            out,
+            letters,
+            self._metrics,
+            self._at_step,
+            packing(settings.output_format, settings.app_id),
         )
         return Work(
             settings,

@@ -50,6 +50,7 @@ class InputRecord:
     key: bytes
     value: bytes
     time_ms: int
+    headers: tuple[tuple[str, bytes], ...] = ()
 
     @property
     def timestamp(self) -> int:

@@ -26,6 +26,7 @@ class FakeRecord(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
     @property
     def serialized_value_size(self) -> int:

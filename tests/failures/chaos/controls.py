@@ -9,6 +9,7 @@ from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
 from model.events import EventType
+from stream_app.cloud_events import data_in
 from stream_app.control import Erase, decode_receipt, encode
 from stream_app.erasing import held
 from stream_app.lane.commit import STEPS
@@ -145,7 +146,8 @@ def _check_exact(run: Run) -> Figures:
         for partition in range(run.settings.partitions):
             for record in read_records(run.settings, topic, partition):
                 if record.value is not None:
-                    seen.setdefault(json.loads(record.value)["id"], []).append(record.value)
+                    value = data_in(record.headers, record.value)
+                    seen.setdefault(json.loads(value)["id"], []).append(value)
     figures = Figures(
         events=run.load.count,
         applied=offline.events - offline.duplicates,

@@ -11,6 +11,7 @@ import numpy as np
 
 from model.checkpoint import Checkpoint
 from model.state import unpack
+from stream_app.cloud_events import data_in
 from stream_app.comparison import compare
 from stream_app.lane.journal import read_journal
 from stream_app.lane.reading import read_records
@@ -207,8 +208,9 @@ def _compare_outputs(settings: Settings, expected: Mapping[str, bytes], figures:
             for record in read_records(settings, topic, partition):
                 if record.value is None:  # of an erasure
                     continue
-                name = json.loads(record.value)["id"]
-                if json.loads(seen.setdefault(name, record.value)) != json.loads(record.value):
+                value = data_in(record.headers, record.value)
+                name = json.loads(value)["id"]
+                if json.loads(seen.setdefault(name, value)) != json.loads(value):
                     differing.add(name)
     missing, more = expected.keys() - seen.keys(), seen.keys() - expected.keys()
     differing |= {

@@ -19,6 +19,8 @@ LIMITS = {"partitions": 1, "future_allowance_ms": 10**9, "max_value_bytes": 10**
 class Record:
     """What the worker's decoder reads."""
 
+    headers = ()
+
     def __init__(self, key: bytes, value: bytes) -> None:
         self.key, self.value, self.timestamp = key, value, PRODUCED_MS
 
