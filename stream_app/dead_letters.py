@@ -7,6 +7,7 @@ The value is the raw bytes, untouched. Why and where from stand in the headers:
     source-topic, source-partition, source-offset   where the record stands
     source-key                                      its key, untouched; absent when it had none
     reason, message                                 why it is refused
+    user                                            whom it is about, where an adapter found it out
     pointer                                         `true` when the value is a pointer
     null                                            `value` when the record had no value
 
@@ -106,6 +107,7 @@ def dead_letter(
     reason: str,
     message: str,
     max_bytes: int,
+    user: str | None = None,
 ) -> DeadLetter:
     """The dead letter of the record at `topic`, `partition`, `offset`.
 
@@ -113,6 +115,7 @@ def dead_letter(
         reason: reason code, a value of `stream_app.events.Reason`.
         message: one sentence; cut after `MAX_MESSAGE_BYTES`.
         max_bytes: a longer value is replaced by a `DeadLetterPointer`.
+        user: whom the record is about, where neither its key nor a `user_id` in it says so.
     """
     headers: Headers = [
         ("source-topic", topic.encode()),
@@ -126,6 +129,8 @@ def dead_letter(
     elif key is not None:
         headers.append(("key-size", b"%d" % len(key)))
         headers.append(("key-sha256", hashlib.sha256(key).hexdigest().encode()))
+    if user is not None:
+        headers.append(("user", user.encode()))
     if value is None:
         headers.append(("null", b"value"))
         value = b""
@@ -198,7 +203,11 @@ def user_in(value: bytes) -> str | None:
 
 
 def user_of(letter: Letter) -> str | None:
-    """The user a letter is about: by its value where that can be read so far, else by its key."""
+    """The user a letter is about: by its header or its value where that can be read so far, else by
+    its key."""
+    named = dict(letter.headers).get("user")
+    if named is not None:
+        return named.decode("utf-8", "replace")
     user = None if letter.value is None else user_in(letter.value)
     if user is None and letter.key:
         try:
