@@ -22,7 +22,7 @@ def first_offsets(
     """The offset of the first record of each partition."""
     if not partitions:
         return {}
-    consumer = _consumer(settings)
+    consumer = plain_consumer(settings, auto_offset_reset="earliest")
     try:
         return dict(consumer.beginning_offsets(list(partitions)))
     finally:

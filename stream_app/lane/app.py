@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from stream_app.lane.lane import Lane
     from stream_app.log_tail import Where
     from stream_app.metrics import Metrics
-    from stream_app.repartition.step import Repartition, Report
+    from stream_app.repartition.mapping import Report
+    from stream_app.repartition.step import Repartition
     from stream_app.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -78,10 +78,6 @@ class Seen:
     def __contains__(self, place: tuple[int, int]) -> bool:
         return place[0] <= self._last - MAX_BATCH or place in self._places
 
-    def is_past(self, offset: int) -> bool:
-        """Whether nothing at this offset or behind it was found."""
-        return offset > self._last
-
 
 def encode_ends(epoch: int, ends: Mapping[Where, int], order: Sequence[Where]) -> str:
     """The metadata of a commit: epoch of its topic, and next offset of each output partition.
