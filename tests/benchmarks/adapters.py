@@ -1,4 +1,4 @@
-"""What the adapter step takes: GA4 rows through it, beside the same events sent to the input topics.
+"""What the adapter step takes: GA4 rows through it, beside the same events on the input topics.
 
     python -m tests.benchmarks.adapters [--events N] [--rounds N]
 
