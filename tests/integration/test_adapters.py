@@ -88,8 +88,6 @@ def test_all_vendors_come_once_though_those_who_map_them_are_killed_and_stopped_
         for one in stopped:
             one.check_alive()
             one.kill()
-        mixed.send(LATER)
-        wait_until(mixed.is_done, worker)
         wait_until(lambda: lags(worker) == dict.fromkeys(settings.adapters, 0.0), worker)
         assert worker.stop() == 0
     assert mixed.broken() == []
