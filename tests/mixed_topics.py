@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
 
 from stream_app import topics
 from stream_app.adapters.adapt import VENDORS, Adapted, adapt
@@ -118,10 +119,12 @@ class Mixed:
         self.records: dict[tuple[str, int], list[tuple[int, Adapted]]] = {}
         self.count = 0
         self._producer = KafkaProducer(**settings.kafka_python(), linger_ms=5)
+        self._admin = KafkaAdminClient(**settings.kafka_python())
 
     def close(self) -> None:
         """Delete the topics and the group."""
         self._producer.close()
+        self._admin.close()
         with admin_client(self.settings) as admin:
             admin.delete_topics(list(self.settings.adapters), raise_errors=False)
             admin.delete_groups([group_of(self.settings)])
@@ -192,8 +195,7 @@ class Mixed:
     def committed(self) -> dict[tuple[str, int], int]:
         """The committed offset of each mixed partition that has one."""
         group = group_of(self.settings)
-        with admin_client(self.settings) as admin:
-            found = admin.list_group_offsets(group).get(group, {})
+        found = self._admin.list_group_offsets(group).get(group, {})
         places = {where: found.get(TopicPartition(*where)) for where in self.records}
         return {where: at.offset for where, at in places.items() if at is not None}
 

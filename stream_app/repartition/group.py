@@ -3,8 +3,7 @@
 What of kafka-python is called or replaced beside its documented functions:
 
     KafkaConsumer._coordinator._send_heartbeat_request    each heartbeat that is answered with yes
-        renews the lease. A commit that is taken proves less: the embedded broker takes those of
-        members that it has forgotten.
+        renews the lease, also while a large batch is sent
 """
 
 from __future__ import annotations

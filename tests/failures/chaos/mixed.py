@@ -19,7 +19,7 @@ SMALL_BATCH = 50
 """So that a little load makes many commits."""
 FIRST = 150
 """Records of each vendor that wait at the beginning."""
-A_TIME = 10
+A_TIME = 5
 TICK_S = 0.1
 
 
@@ -32,7 +32,7 @@ def mixed_topics(run: Run) -> None:
         mixed.send(FIRST)
         one = run.supervise(ready=False)
         with _fed(mixed):
-            for _ in range(20 if run.long else 2):
+            for _ in range(20 if run.long else 1):
                 wanted = _mapped(mixed) + 1
                 run.wait_until(partial(_has_mapped, mixed, wanted), "the worker maps more")
                 time.sleep(float(run.rng.uniform(0.0, 0.5)))
