@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,11 +17,13 @@ import pytest
 
 from model.checkpoint import Checkpoint
 from stream_app import topics
+from stream_app.broker import EmbeddedBroker
 from stream_app.demo.processes import WorkerProcess
 from stream_app.letter_topic import read_letter_topic
 from stream_app.repartition.step import STEPS, Repartition
 from stream_app.settings import Settings
 from stream_app.verify import verify
+from tests.conftest import own_settings
 from tests.mixed_topics import MADE, Mixed, adapter_topics
 from tests.workers import start_worker, wait_until
 
@@ -106,6 +110,43 @@ def lags(worker: WorkerProcess) -> dict[str, float]:
         if name == "interest_consumer_lag_events" and labels[1].endswith(tuple(MADE)):
             found[labels[1]] = found.get(labels[1], 0.0) + value
     return found
+
+
+def test_brokers_that_do_not_answer_are_waited_for(tmp_path: Path) -> None:
+    with EmbeddedBroker(log_file=tmp_path / "broker.log") as broker:
+        settings = own_settings(broker.bootstrap, tmp_path)
+        changes = {"adapter_topics": adapter_topics(settings), "max_batch_events": BATCH}
+        times = {"session_timeout_s": 2.0, "heartbeat_s": 0.5, "rebalance_timeout_s": 3.0}
+        settings = settings.model_copy(update={**changes, **times})
+        topics.create(settings)
+        mixed = Mixed(settings)
+        mixed.send(RECORDS)
+        processes = psutil.Process(broker._process.pid).children(recursive=True)
+        is_still = threading.Event()
+        batches = 0
+
+        def at_step(name: str) -> None:
+            nonlocal batches
+            batches += name == "before adapted"
+            if batches == 3 and not is_still.is_set():
+                for process in processes:
+                    process.suspend()
+                is_still.set()
+
+        failures: list[Exception] = []
+        step = Repartition(settings, lambda report: None, failures.append, at_step)
+        step.start()
+        try:
+            wait_until(is_still.is_set)
+            time.sleep(2 * settings.session_timeout_s)  # so that the batch is broken off
+            for process in processes:
+                process.resume()
+            wait_until(lambda: bool(failures) or mixed.is_mapped())
+        finally:
+            step.stop()
+        assert failures == []
+        assert mixed.broken() == []
+        mixed.close()
 
 
 def test_a_missing_mixed_topic_is_one_sentence(settings: Settings) -> None:
