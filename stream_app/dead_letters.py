@@ -7,6 +7,7 @@ The value is the raw bytes, untouched. Why and where from stand in the headers:
     source-topic, source-partition, source-offset   where the record stands
     source-key                                      its key, untouched; absent when it had none
     reason, message                                 why it is refused
+    user                                            whom it is about, where an adapter found it out
     pointer                                         `true` when the value is a pointer
     null                                            `value` when the record had no value
     source-ce_..., source-content-type              of a CloudEvent, the headers that make it one
@@ -122,6 +123,7 @@ def dead_letter(
     message: str,
     max_bytes: int,
     record_headers: cloud_events.Headers = (),
+    user: str | None = None,
 ) -> DeadLetter:
     """The dead letter of the record at `topic`, `partition`, `offset`.
 
@@ -130,6 +132,7 @@ def dead_letter(
         message: one sentence; cut after `MAX_MESSAGE_BYTES`.
         max_bytes: a longer value is replaced by a `DeadLetterPointer`.
         record_headers: of the record; those that make it a CloudEvent are kept.
+        user: whom the record is about, where neither its key nor a `user_id` in it says so.
     """
     headers: Headers = [
         ("source-topic", topic.encode()),
@@ -146,6 +149,8 @@ def dead_letter(
     attributes = cloud_events.attributes_in(record_headers)
     if sum(len(name) + len(text) for name, text in attributes) <= MAX_ATTRIBUTE_BYTES:
         headers += [(_SOURCE + name, text) for name, text in attributes]
+    if user is not None:
+        headers.append(("user", user.encode()))
     if value is None:
         headers.append(("null", b"value"))
         value = b""
@@ -220,7 +225,11 @@ def user_in(value: bytes, headers: cloud_events.Headers = ()) -> str | None:
 
 
 def user_of(letter: Letter) -> str | None:
-    """The user a letter is about: by its value where that can be read so far, else by its key."""
+    """The user a letter is about: by its header or its value where that can be read so far, else by
+    its key."""
+    named = dict(letter.headers).get("user")
+    if named is not None:
+        return named.decode("utf-8", "replace")
     user = None if letter.value is None else user_in(letter.value, letter.attributes)
     if user is None and letter.key:
         try:

@@ -124,7 +124,7 @@ def send_file(
         starts = {
             (topic, n): at for topic, all_at in state.ends.items() for n, at in enumerate(all_at)
         }
-        for tail in read_tail(settings, starts):
+        for tail in read_tail(settings, starts, {}):
             numbers = (_number(dict(one.headers).get(REPLAYED_FROM), digest) for one in tail)
             there.update(number for number in numbers if number >= state.sent)
     sent = 0 if state is None else state.sent

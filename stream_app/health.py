@@ -84,6 +84,11 @@ class WorkerHealth:
         moved_at = known.moved_at if known is not None and waits else now
         self.partitions[partition] = PartitionProgress(position, lag_events, moved_at)
 
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        """Drop what is known of partitions that are no longer ours."""
+        for partition in partitions:
+            self.partitions.pop(partition, None)
+
     def applied(self, events: int, now: float) -> None:
         """Note that events were applied whose offsets are not committed yet."""
         if events and self.uncommitted_since is None:

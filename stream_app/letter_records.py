@@ -112,7 +112,10 @@ def follow(settings: Settings, letter: Letter) -> bytes | None:
 
 def _event_type(letter: Letter, settings: Settings) -> EventType:
     if letter.source.topic not in settings.input_topics:
-        raise DeadLetterError("Its topic is none of the input topics; see the settings.")
+        raise DeadLetterError(
+            "Its topic is none of the input topics; see the settings, or send a record of a mixed "
+            "topic there again."
+        )
     return EventType(settings.input_topics.index(letter.source.topic))
 
 

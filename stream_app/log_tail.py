@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from kafka import TopicPartition
@@ -16,6 +16,19 @@ Where = tuple[str, int]
 """Topic and partition."""
 
 
+def first_offsets(
+    settings: Settings, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """The offset of the first record of each partition."""
+    if not partitions:
+        return {}
+    consumer = plain_consumer(settings, auto_offset_reset="earliest")
+    try:
+        return dict(consumer.beginning_offsets(list(partitions)))
+    finally:
+        consumer.close()
+
+
 def last_offsets(settings: Settings, partitions: Collection[Where]) -> dict[Where, int]:
     """At most the offset that each partition's next record gets; see `TopicReader.ends`."""
     consumer = plain_consumer(settings, auto_offset_reset="earliest")
@@ -26,10 +39,13 @@ def last_offsets(settings: Settings, partitions: Collection[Where]) -> dict[Wher
         consumer.close()
 
 
-def read_tail(settings: Settings, starts: Mapping[Where, int]) -> Iterator[list[Any]]:
+def read_tail(
+    settings: Settings, starts: Mapping[Where, int], ends: MutableMapping[Where, int]
+) -> Iterator[list[Any]]:
     """The records of all partitions from these offsets on, poll by poll, be it empty.
 
-    The end is the highwater that came with the last fetch, see `lane.reading.to_the_end`.
+    The end is the highwater that came with the last fetch, see `lane.reading.to_the_end`; it is
+    written to `ends`.
 
     Raises:
         RecoveryError: nothing came for `READ_TIMEOUT_S` seconds before all ends were reached.
@@ -39,6 +55,7 @@ def read_tail(settings: Settings, starts: Mapping[Where, int]) -> Iterator[list[
         places = {TopicPartition(*where): start for where, start in starts.items()}
         first = consumer.beginning_offsets(list(places))
         last = consumer.end_offsets(list(places))
+        ends.update({(tp.topic, tp.partition): last[tp] for tp in places})
         # A fetch of an empty partition would wait for what may come.
         behind = {tp for tp in places if first[tp] < last[tp]}
         consumer.assign(list(behind))
@@ -51,6 +68,7 @@ def read_tail(settings: Settings, starts: Mapping[Where, int]) -> Iterator[list[
             for tp in [*behind]:
                 end = consumer.highwater(tp)
                 if end is not None and consumer.position(tp) >= end:
+                    ends[tp.topic, tp.partition] = end
                     behind.discard(tp)
                     consumer.pause(tp)
             if found:

@@ -132,8 +132,14 @@ class Metrics:
         )
         self.consumer_lag_events = Gauge(
             "interest_consumer_lag_events",
-            "Records of a source partition that are not applied yet.",
+            "Records of a source partition that are not applied, or not mapped, yet.",
             ["topic", "partition"],
+            registry=registry,
+        )
+        self.adapted_events_total = Counter(
+            "interest_adapted_events_total",
+            "Events of a mixed topic that were sent to the input topics.",
+            ["topic"],
             registry=registry,
         )
         self.rows_written_total = Counter(

@@ -41,6 +41,8 @@ OutputFormat = Literal["plain", "cloudevents-binary", "cloudevents-structured"]
 TOPIC_NAME = r"^[A-Za-z0-9._-]{1,200}$"
 HTTP_TOKEN = re.compile(r"[!-~]{16,}")
 """What a header can carry, and too long to be guessed."""
+VENDOR_NAMES = ("ga4", "segment", "retail", "snowplow")
+"""Whose events an adapter topic may hold, see stream_app/adapters."""
 _SERVER = re.compile(r"^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})$")
 
 
@@ -73,6 +75,20 @@ def _check_duration(value: str) -> str:
     return value
 
 
+def _check_adapters(value: str) -> str:
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    for part in parts:
+        topic, _, vendor = part.partition("=")
+        if re.fullmatch(TOPIC_NAME, topic) is None or topic in (".", ".."):
+            raise ValueError(f"{part!r} is not TOPIC=VENDOR")
+        if vendor not in VENDOR_NAMES:
+            raise ValueError(f"{part!r} names none of {', '.join(VENDOR_NAMES)}")
+    seen = [part.partition("=")[0] for part in parts]
+    if len(set(seen)) < len(seen):
+        raise ValueError("a topic is named twice")
+    return ",".join(parts)
+
+
 def _check_url(value: str) -> str:
     if re.fullmatch(r"https?://[^\s/?#@]+/?", value) is None:
         raise ValueError("it is no URL like http://worker-1:6066")
@@ -81,6 +97,7 @@ def _check_url(value: str) -> str:
 
 HttpUrl = Annotated[str, AfterValidator(_check_url)]
 Duration = Annotated[str, AfterValidator(_check_duration)]
+Adapters = Annotated[str, AfterValidator(_check_adapters)]
 Servers = Annotated[str, AfterValidator(_check_servers)]
 Topic = Annotated[str, Field(pattern=TOPIC_NAME), AfterValidator(_not_dots)]
 
@@ -120,6 +137,7 @@ class Settings(BaseSettings):
     drift_topic: Topic = "interest.drift.v1"
     recommendations_topic: Topic = "interest.recommendations.v1"
     dead_letters_topic: Topic = "interest.dead-letters.v1"
+    adapter_topics: Adapters | None = None
     partitions: int = Field(default=8, ge=1, le=10_000)
     replication: int = Field(default=1, ge=1, le=32)
     min_insync: int = Field(default=1, ge=1, le=32)
@@ -190,6 +208,7 @@ class Settings(BaseSettings):
         "http_token_file",
         "checkpoint",
         "state_ttl",
+        "adapter_topics",
         mode="before",
     )
     @classmethod
@@ -238,6 +257,13 @@ class Settings(BaseSettings):
                     f"{topic!r}; give each its own."
                 )
             seen[topic] = name
+        own = {self.changelog_topic, self.journal_topic, self.control_topic}
+        for topic in self.adapters:
+            if topic in seen or topic in own:
+                raise SettingsError(
+                    f"{PREFIX}ADAPTER_TOPICS names {topic!r}, another topic of the worker; "
+                    "give mixed events a topic of their own."
+                )
 
     def _check_security(self) -> None:
         if self.kafka_cert_file is not None and self.kafka_key_file is None:
@@ -276,6 +302,13 @@ class Settings(BaseSettings):
     def input_topics(self) -> tuple[str, str, str]:
         """The three input topics, in the order of `model.events.EventType`."""
         return (self.clicks_topic, self.searches_topic, self.purchases_topic)
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """Topics of mixed events, and whose events each holds."""
+        parts = (self.adapter_topics or "").split(",")
+        named = (part.partition("=") for part in parts if part)
+        return {topic: vendor for topic, _, vendor in named}
 
     @property
     def changelog_topic(self) -> str:

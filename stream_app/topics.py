@@ -117,7 +117,13 @@ def check(settings: Settings) -> list[Finding]:
     wanted = _topics(settings)
     with admin_client(settings) as admin:
         found = _describe(admin, [topic.name for topic in wanted])
+        mixed = _describe(admin, list(settings.adapters))
     findings: list[Finding] = []
+    for name in settings.adapters:
+        if name not in mixed:
+            findings.append(Finding(_missing_adapter(name)))
+        elif (policy := mixed[name].config.get(_POLICY)) is not None:
+            findings += _compare_policy(name, "delete", policy)
     for topic in wanted:
         if topic.name in found:
             findings += _compare(topic, found[topic.name], settings)
@@ -139,6 +145,21 @@ def epochs(settings: Settings) -> tuple[int, int, int]:
         ids = {topic["name"]: topic.get("topic_id") for topic in admin.describe_topics()}
     a, b, c = (_epoch(ids.get(name)) for name in settings.input_topics)
     return a, b, c
+
+
+def adapter_epochs(settings: Settings) -> dict[str, int]:
+    """Per topic of INTEREST_ADAPTER_TOPICS its epoch, see `epochs`.
+
+    Raises:
+        TopicError: a topic is missing.
+        BrokerError: no broker answers.
+    """
+    with admin_client(settings) as admin:
+        ids = {topic["name"]: topic.get("topic_id") for topic in admin.describe_topics()}
+    for name in settings.adapters:
+        if name not in ids:
+            raise TopicError(_missing_adapter(name))
+    return {name: _epoch(ids[name]) for name in settings.adapters}
 
 
 def check_unchanged(settings: Settings, known: tuple[int, int, int]) -> None:
@@ -283,6 +304,13 @@ def _compare_policy(name: str, wanted: Policy, found: str | None) -> Iterator[Fi
     if wanted == "compact,delete" and policies != {"compact", "delete"}:
         fault = "never lets go of old letters" if "compact" in policies else "keeps erased letters"
         yield Finding(f"Topic {name} has {_POLICY}={found} and {fault}; set it to compact,delete.")
+
+
+def _missing_adapter(name: str) -> str:
+    return (
+        f"Topic {name} of INTEREST_ADAPTER_TOPICS is missing; make it, or take it out of the "
+        "setting."
+    )
 
 
 def _unknown(name: str, key: str) -> Finding:

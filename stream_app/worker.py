@@ -43,6 +43,7 @@ from stream_app.lane.recovery import store_is_ahead
 from stream_app.lane.table import LaneTable
 from stream_app.lane.transport import LaneTransport
 from stream_app.metrics import Metrics
+from stream_app.repartition.step import Repartition
 from stream_app.security import hide_credentials
 from stream_app.settings import Settings
 
@@ -143,6 +144,8 @@ def build_app(
     app.lane = Lane(
         app, table, settings, checkpoint, app.metrics, app.health, app.fail, at_step, until
     )
+    if settings.adapters and until is None:  # a replay must not map anything a second time
+        app.repartition = Repartition(settings, app.adapters_report, app.adapters_fail, at_step)
     inspector = Inspector(
         app.lane,
         app.assignor,

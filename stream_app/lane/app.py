@@ -7,6 +7,7 @@ import gc
 import ipaddress
 import logging
 import socket
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from stream_app.health import HealthServer, WorkerHealth
     from stream_app.lane.lane import Lane
+    from stream_app.log_tail import Where
     from stream_app.metrics import Metrics
+    from stream_app.repartition.mapping import Report
+    from stream_app.repartition.step import Repartition
     from stream_app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -58,6 +62,9 @@ class InterestApp(faust.App):
     http_port: int | None = None
     on_failure: Callable[[], None] | None = None
     _watch: asyncio.Task[None] | None = None
+    repartition: Repartition | None = None
+    _own_loop: asyncio.AbstractEventLoop | None = None
+    _adapted: frozenset[Where] = frozenset()
 
     @cached_property
     def flow_control(self) -> FlowControlEvent:
@@ -88,6 +95,33 @@ class InterestApp(faust.App):
         gc.set_threshold(*GC_THRESHOLDS)
         self.health.warm = True
         self._watch = loop.create_task(self.lane.watch())
+        if self.repartition is not None:
+            self._own_loop = loop
+            self.repartition.start()
+
+    def adapters_report(self, report: Report) -> None:
+        """Note how far the mixed topics are; called in the thread of the step."""
+        assert self._own_loop is not None
+        self._own_loop.call_soon_threadsafe(self._note_adapters, report)
+
+    def adapters_fail(self, error: Exception) -> None:
+        """End the worker; called in the thread of the step."""
+        assert self._own_loop is not None
+        self._own_loop.call_soon_threadsafe(self.lane.fail, error)
+
+    def _note_adapters(self, report: Report) -> None:
+        lost = self._adapted - report.progress.keys()
+        self.health.forget(lost)
+        self.metrics.forget_partitions(lost)
+        self._adapted = frozenset(report.progress)
+        now = time.monotonic()
+        for (topic, partition), (position, lag) in report.progress.items():
+            self.health.record((topic, partition), position, lag, now)
+            self.metrics.set_lag(topic, partition, lag)
+        for topic, events in report.events.items():
+            self.metrics.adapted_events_total.labels(topic).inc(events)
+        for reason in report.letters:
+            self.metrics.dead_letters_total.labels(reason).inc()
 
     def _own_url(self, host: str) -> str:
         everywhere = ipaddress.ip_address(host).is_unspecified if _is_address(host) else False
@@ -106,6 +140,8 @@ class InterestApp(faust.App):
 
     async def on_stop(self) -> None:
         """Let the lane finish and commit while consumer, producer and store are still there."""
+        if self.repartition is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.repartition.stop)
         await self.lane.stop()
         if self.lane.has_applied:
             await self.consumer.commit_all()  # type: ignore[attr-defined]

@@ -35,6 +35,7 @@ def test_every_name_has_the_prefix(registry: CollectorRegistry, metrics: Metrics
         "interest_stage_seconds",
         "interest_batch_events",
         "interest_consumer_lag_events",
+        "interest_adapted_events",
         "interest_rows_written",
         "interest_foreign_rows",
         "interest_expired_rows",
