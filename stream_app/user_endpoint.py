@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
 import aiohttp
-import msgspec
 from aiohttp import web
 from yarl import URL
 
@@ -29,6 +28,7 @@ from model.state import RECENT
 from stream_app.answers import Inspection, Locale, Refusal, Summary
 from stream_app.errors import UsageError
 from stream_app.events import RESERVED_KEY
+from stream_app.health import json_response
 from stream_app.inspection import inspect_row
 from stream_app.lane.stored_rows import marker_key, user_hash
 from stream_app.partitioner import partition_for
@@ -44,7 +44,6 @@ PASSED_ON = "X-Interest-Passed-On"
 OWNER_TIMEOUT_S = 5.0
 SUMMARY = "/summary"
 
-_encode = msgspec.json.Encoder().encode
 _NUMBER = re.compile("[0-9]{1,3}", re.ASCII)
 
 
@@ -178,9 +177,9 @@ class UserEndpoint:
         if found is None:
             return _refusal(404, "Nothing is stored of this user.")
         if question.locale is None:
-            return _json(200, found)
+            return json_response(found)
         text = summary(found, question.locale, self._checkpoint.horizon_s)
-        return _json(200, Summary(question.user, question.locale, text))
+        return json_response(Summary(question.user, question.locale, text))
 
     def _inspect(self, question: Question, partition: int) -> Inspection | None:
         key = question.user.encode()
@@ -227,8 +226,4 @@ class UserEndpoint:
 
 
 def _refusal(status: int, sentence: str) -> web.Response:
-    return _json(status, Refusal(sentence))
-
-
-def _json(status: int, answer: Inspection | Summary | Refusal) -> web.Response:
-    return web.Response(body=_encode(answer), status=status, content_type="application/json")
+    return json_response(Refusal(sentence), status)
