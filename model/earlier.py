@@ -8,8 +8,8 @@ Exact, to the bits that are stored: the recent steps, which drift units there we
 gaps are whole seconds. Approximate:
 
 - a search goes through the network without its words, which the row does not keep;
-- times are whole seconds, and where all 16 steps are behind the anchor, that of the step before them
-  is the latest one of a category that none of them touched;
+- times are whole seconds, and where all 16 steps are behind the anchor, that of the step before
+  them is the latest one of a category that none of them touched;
 - the counts of a category that was touched are taken back and grow again to the earlier time, so
   they lose digits the longer ago it is; they stay at or above what the kept steps give, and at or
   below the count of the next slower rate;
@@ -17,7 +17,7 @@ gaps are whole seconds. Approximate:
 - a category whose slot was given to another one since is forgotten, and an alarm that was raised in
   the steps left out takes the statistic and the time of the alarm before it along.
 
-Offsets, ids of events and the session stay as they are: nothing may be applied on top of such a row.
+Offsets, ids of events and the session stay as they are: nothing may be applied on such a row.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ MAX_DOUBLINGS = 60
 """By which a count grows back; there are no digits left of it long before."""
 
 
-def without_last(
-    rows: StateBatch, count: int, checkpoint: Checkpoint
-) -> tuple[StateBatch, int]:
+def without_last(rows: StateBatch, count: int, checkpoint: Checkpoint) -> tuple[StateBatch, int]:
     """The row (1,) without its last ``count`` steps, and how many are left out.
 
     Fewer are where the anchor does not reach as far. The given row stays as it is.
@@ -113,8 +111,9 @@ def _take_back_counts(
     """Decayed counts as they were at ``now_s``, before the steps at ``gone``."""
     slots, times = fields["recent_slot"][0], fields["recent_time_s"][0].astype(np.int64)
     own = (slots != NO_SLOT) & (np.arange(RECENT) < steps)
-    own &= fields["slot_category"][0, slots % len(fields["slot_category"][0])] == (
-        fields["recent_category"][0]
+    own &= (
+        fields["slot_category"][0, slots % len(fields["slot_category"][0])]
+        == (fields["recent_category"][0])
     )
     is_gone = np.isin(np.arange(RECENT), gone)
     for slot in np.unique(slots[own & is_gone]).tolist():

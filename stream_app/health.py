@@ -218,9 +218,7 @@ def json_response(
 ) -> web.Response:
     """An answer as JSON."""
     body = msgspec.json.encode(answer)
-    return web.Response(
-        body=body, status=status, headers=headers, content_type="application/json"
-    )
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
 def protected(handler: Handler, token: str | None) -> Handler:

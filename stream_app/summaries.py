@@ -149,6 +149,10 @@ def _date(time: str, language: Language) -> str:
     return language.date(moment.year, moment.month, moment.day)
 
 
+def _month(names: str, month: int) -> str:
+    return names.split()[month - 1]
+
+
 _RANGE = re.compile(
     r"(?P<language>[A-Za-z]{1,8})(?:-[A-Za-z0-9]{1,8})*"
     r"(?:\s*;\s*q\s*=\s*(?P<weight>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?"
@@ -158,16 +162,16 @@ _LIKE_Y = re.compile("h?[ií](?![aeouáéóú])", re.IGNORECASE)
 
 _ENGLISH_MONTHS = (
     "January February March April May June July August September October November December"
-).split()
+)
 _GERMAN_MONTHS = (
     "Januar Februar März April Mai Juni Juli August September Oktober November Dezember"
-).split()
+)
 _SPANISH_MONTHS = (
     "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre"
-).split()
+)
 _FRENCH_MONTHS = (
     "janvier février mars avril mai juin juillet août septembre octobre novembre décembre"
-).split()
+)
 
 ENGLISH = Language(
     quotes=("“", "”"),
@@ -175,12 +179,13 @@ ENGLISH = Language(
     group=",",
     percent="%",
     share="{name} ({percent})",
-    date=lambda year, month, day: f"{day} {_ENGLISH_MONTHS[month - 1]} {year}",
+    date=lambda year, month, day: f"{day} {_month(_ENGLISH_MONTHS, month)} {year}",
     events=("one event", "{number} events"),
     days=("24 hours", "{number} days"),
     interests=(
         "Judging by {events} up to {date}, the strongest interest for the next {days} is {names}.",
-        "Judging by {events} up to {date}, the strongest interests for the next {days} are {names}.",
+        "Judging by {events} up to {date}, the strongest interests for the next {days} are "
+        "{names}.",
     ),
     unchanged="No change of interest has been noticed so far.",
     changed=(
@@ -196,7 +201,7 @@ GERMAN = Language(
     group=".",
     percent="\u00a0%",
     share="{name} ({percent})",
-    date=lambda year, month, day: f"{day}. {_GERMAN_MONTHS[month - 1]} {year}",
+    date=lambda year, month, day: f"{day}. {_month(_GERMAN_MONTHS, month)} {year}",
     events=("einem Ereignis", "{number} Ereignissen"),
     days=("24 Stunden", "{number} Tage"),
     interests=(
@@ -219,7 +224,7 @@ SPANISH = Language(
     group="\u00a0",
     percent="\u00a0%",
     share="{name} ({percent})",
-    date=lambda year, month, day: f"{day} de {_SPANISH_MONTHS[month - 1]} de {year}",
+    date=lambda year, month, day: f"{day} de {_month(_SPANISH_MONTHS, month)} de {year}",
     events=("un evento", "{number} eventos"),
     days=("las próximas 24 horas", "los próximos {number} días"),
     interests=(
@@ -241,7 +246,7 @@ FRENCH = Language(
     percent="\u202f%",
     share="{name} ({percent})",
     date=lambda year, month, day: (
-        f"{'1er' if day == 1 else day} {_FRENCH_MONTHS[month - 1]} {year}"
+        f"{'1er' if day == 1 else day} {_month(_FRENCH_MONTHS, month)} {year}"
     ),
     events=("un événement", "{number} événements"),
     days=("les prochaines 24 heures", "les {number} prochains jours"),

@@ -6,8 +6,8 @@
     GET /users/{user_id}/summary    200 with a `Summary`
         ?locale=de|en|es|fr|ja|zh   Accept-Language where it is not given
 
-Whichever worker is asked, it passes the question on to the owner, once. The user id is percent-encoded
-UTF-8; a slash of its own is written %2F, so that every id has an address.
+Whichever worker is asked, it passes the question on to the owner, once. The user id is
+percent-encoded UTF-8; a slash of its own is written %2F, so that every id has an address.
 """
 
 from __future__ import annotations
