@@ -37,7 +37,18 @@ from tests.workers import (
 )
 
 TOKEN = "a-token-for-the-tests-1234"
-USERS = ("ann", "ann/summary", "summary", "a/b", "名前 🦊", "..", "%2F", "a?b=c#d", "line\nbreak", "+")
+USERS = (
+    "ann",
+    "ann/summary",
+    "summary",
+    "a/b",
+    "名前 🦊",
+    "..",
+    "%2F",
+    "a?b=c#d",
+    "line\nbreak",
+    "+",
+)
 EVENTS = 23
 """Of each user; the last 7 stand behind the row's anchor."""
 OPENAPI = Path(__file__).parents[2] / "deploy" / "openapi.json"

@@ -102,7 +102,16 @@ def test_without_all_its_steps_a_row_is_new(checkpoint: Checkpoint) -> None:
     rows = history(clicks([0] * 9, [3] * 9, 3600), checkpoint)
     found, told = without_last(rows[9], 16, checkpoint)
     assert told == 9
-    for name in ("h", "c", "steps", "events", "slot_category", "slot_count", "units", "recent_item"):
+    for name in (
+        "h",
+        "c",
+        "steps",
+        "events",
+        "slot_category",
+        "slot_count",
+        "units",
+        "recent_item",
+    ):
         assert not found[name].any(), name
     same, told = without_last(new_rows(1, checkpoint.hidden), 3, checkpoint)
     assert told == 0

@@ -100,7 +100,19 @@ def _split(target: str) -> tuple[str, list[tuple[str, str]]]:
 
 @pytest.mark.parametrize(
     "target",
-    ["a%2Fsummary", "a/summary", "%0A", "%2525", "..", ".", "%2E%2E", "%FF", "a%2fb", "", "%F0%9F%A6%8A"],
+    [
+        "a%2Fsummary",
+        "a/summary",
+        "%0A",
+        "%2525",
+        "..",
+        ".",
+        "%2E%2E",
+        "%FF",
+        "a%2fb",
+        "",
+        "%F0%9F%A6%8A",
+    ],
 )
 async def test_the_server_hands_on_the_path_as_it_was_sent(target: str) -> None:
     seen = []
