@@ -4,9 +4,9 @@
         [--without N] [--bootstrap HOST:PORT] [--json FILE]
 
 A worker, a producer of so many events a second and one who asks, each a process of its own. Users
-have rows before it begins, as many as 200,000 events have. A question is due at its place in an even
-rate, and its time runs from then on, whether a connection was free or not. /livez is asked in turn
-with it, which shows what waiting for the worker's event loop takes alone.
+have rows before it begins. A question is due at its place in an even rate, and its time runs from
+then on, whether a connection was free or not. /livez is asked in turn with it, which shows what
+waiting for the worker's event loop takes alone.
 
 Every rate has a broker of its own, unless --bootstrap names a cluster.
 """
