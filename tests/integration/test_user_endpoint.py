@@ -1,4 +1,4 @@
-"""What real workers answer about users: whichever is asked, whatever is asked, and nothing aside."""
+"""What real workers answer about users: whichever is asked, and whatever is asked."""
 
 from __future__ import annotations
 

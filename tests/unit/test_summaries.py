@@ -56,16 +56,16 @@ def single(**changes: Any) -> Inspection:
 
 
 MANY: dict[Locale, str] = {
-    "en": "Judging by 1,234 events up to 1 March 2026, the strongest interests for the next 30 days "
-    "are “camping” (69%), “jeans” (29%) and “tea” (28%). The interests have changed 2 times, most "
+    "en": "Judging by 1,234 events up to 1 March 2026, the strongest interests for the next 30 "
+    "days are “camping” (69%), “jeans” (29%) and “tea” (28%). The interests have changed 2 times, most "
     "recently on 26 January 2026. Suggested next: “tent-3” and “cup-1”.",
     "de": "Die stärksten Interessen der nächsten 30 Tage sind „camping“ (69\u00a0%), „jeans“ "
     "(29\u00a0%) und „tea“ (28\u00a0%), geschätzt aus 1.234 Ereignissen bis zum 1. März 2026. Die "
     "Interessen haben sich 2-mal gewandelt, zuletzt am 26. Januar 2026. Vorgeschlagen werden "
     "„tent-3“ und „cup-1“.",
     "es": "Los intereses más fuertes para los próximos 30 días son «camping» (69\u00a0%), «jeans» "
-    "(29\u00a0%) y «tea» (28\u00a0%), según 1234 eventos hasta el 1 de marzo de 2026. Los intereses "
-    "han cambiado 2 veces, la última el 26 de enero de 2026. Se sugieren «tent-3» y «cup-1».",
+    "(29\u00a0%) y «tea» (28\u00a0%), según 1234 eventos hasta el 1 de marzo de 2026. Los "
+    "intereses han cambiado 2 veces, la última el 26 de enero de 2026. Se sugieren «tent-3» y «cup-1».",
     "fr": "Les principaux centres d’intérêt pour les 30 prochains jours sont «\u00a0camping\u00a0» "
     "(69\u202f%), «\u00a0jeans\u00a0» (29\u202f%) et «\u00a0tea\u00a0» (28\u202f%), d’après "
     "1\u202f234 événements jusqu’au 1er mars 2026. Les centres d’intérêt ont changé 2 fois, la "
@@ -80,8 +80,8 @@ MANY: dict[Locale, str] = {
     "兴趣发生过2次变化\uff0c最近一次是在2026年1月26日。推荐\uff1a“tent-3”和“cup-1”。",
 }
 ONE: dict[Locale, str] = {
-    "en": "Judging by one event up to 1 March 2026, the strongest interest for the next 24 hours is "
-    "“camping” (69%). The interests have changed once, on 26 January 2026. Suggested next: "
+    "en": "Judging by one event up to 1 March 2026, the strongest interest for the next 24 hours "
+    "is “camping” (69%). The interests have changed once, on 26 January 2026. Suggested next: "
     "“tent-3”.",
     "de": "Das stärkste Interesse der nächsten 24 Stunden ist „camping“ (69\u00a0%), geschätzt aus "
     "einem Ereignis bis zum 1. März 2026. Die Interessen haben sich einmal gewandelt, und zwar am "
@@ -90,8 +90,8 @@ ONE: dict[Locale, str] = {
     "evento hasta el 1 de marzo de 2026. Los intereses han cambiado una vez, el 26 de enero de "
     "2026. Se sugiere «tent-3».",
     "fr": "Le principal centre d’intérêt pour les prochaines 24 heures est «\u00a0camping\u00a0» "
-    "(69\u202f%), d’après un événement jusqu’au 1er mars 2026. Les centres d’intérêt ont changé une "
-    "fois, le 26 janvier 2026. Suggestion\u00a0: «\u00a0tent-3\u00a0».",
+    "(69\u202f%), d’après un événement jusqu’au 1er mars 2026. Les centres d’intérêt ont changé "
+    "une fois, le 26 janvier 2026. Suggestion\u00a0: «\u00a0tent-3\u00a0».",
     "ja": "2026年3月1日までの1件のイベントによると、今後24時間で最も関心が高いのは"
     "「camping」\uff0869%\uff09です。関心は2026年1月26日に1回変化しました。"
     "おすすめは「tent-3」です。",
