@@ -57,15 +57,16 @@ def single(**changes: Any) -> Inspection:
 
 MANY: dict[Locale, str] = {
     "en": "Judging by 1,234 events up to 1 March 2026, the strongest interests for the next 30 "
-    "days are “camping” (69%), “jeans” (29%) and “tea” (28%). The interests have changed 2 times, most "
-    "recently on 26 January 2026. Suggested next: “tent-3” and “cup-1”.",
+    "days are “camping” (69%), “jeans” (29%) and “tea” (28%). The interests have changed 2 times, "
+    "most recently on 26 January 2026. Suggested next: “tent-3” and “cup-1”.",
     "de": "Die stärksten Interessen der nächsten 30 Tage sind „camping“ (69\u00a0%), „jeans“ "
     "(29\u00a0%) und „tea“ (28\u00a0%), geschätzt aus 1.234 Ereignissen bis zum 1. März 2026. Die "
     "Interessen haben sich 2-mal gewandelt, zuletzt am 26. Januar 2026. Vorgeschlagen werden "
     "„tent-3“ und „cup-1“.",
     "es": "Los intereses más fuertes para los próximos 30 días son «camping» (69\u00a0%), «jeans» "
     "(29\u00a0%) y «tea» (28\u00a0%), según 1234 eventos hasta el 1 de marzo de 2026. Los "
-    "intereses han cambiado 2 veces, la última el 26 de enero de 2026. Se sugieren «tent-3» y «cup-1».",
+    "intereses han cambiado 2 veces, la última el 26 de enero de 2026. Se sugieren «tent-3» y "
+    "«cup-1».",
     "fr": "Les principaux centres d’intérêt pour les 30 prochains jours sont «\u00a0camping\u00a0» "
     "(69\u202f%), «\u00a0jeans\u00a0» (29\u202f%) et «\u00a0tea\u00a0» (28\u202f%), d’après "
     "1\u202f234 événements jusqu’au 1er mars 2026. Les centres d’intérêt ont changé 2 fois, la "
