@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_app.answers import Liveness, Readiness, Refusal, Summary
+from stream_app.answers import KnownInterest, Liveness, Readiness, Refusal, Summary
 from stream_app.health import HealthServer, WorkerHealth
 from stream_app.openapi import document, export_openapi, to_json
-from stream_app.summaries import LANGUAGES
+from stream_app.summaries import LANGUAGES, summary
 from tests.unit.test_summaries import known
 
-COMMITTED = Path(__file__).parents[2] / "deploy" / "openapi.json"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+COMMITTED = DEPLOY / "openapi.json"
+MESSAGES = (DEPLOY / "MESSAGES.md").read_text("utf-8")
 
 
 def test_the_committed_document_is_the_one_of_the_structs(tmp_path: Path) -> None:
@@ -67,6 +70,22 @@ def test_locales_are_those_that_are_spoken() -> None:
         if parameter["name"] == "locale"
     ]
     assert locale["schema"]["enum"] == sorted(LANGUAGES)
+
+
+def test_the_example_of_the_documentation_is_what_is_said() -> None:
+    _, _, after = MESSAGES.partition("**`/users/USER/summary")
+    block = re.search(r"```json\n(.*?)```", after, re.DOTALL)
+    assert block is not None
+    example = msgspec.json.decode(block[1], type=Summary)
+    many = known()
+    found = known(
+        events=34,
+        interests=[KnownInterest("outdoor", 0.75, 0.8), KnownInterest("kitchen", 0.31, 0.9)],
+        drifts=1,
+        last_drift="2026-03-01T10:15:00+00:00",
+        items=[msgspec.structs.replace(many.items[0], item_id="boots-8")],
+    )
+    assert example.text == summary(found, example.locale, 30 * 86_400)
 
 
 async def test_it_is_served_without_a_token() -> None:
