@@ -86,7 +86,7 @@ class Inspection(Struct, frozen=True, kw_only=True):
     partition: int
     erased: bool
     stored: bool
-    without: int = 0
+    without: int
     events: int
     steps: int
     last_event: str | None

@@ -25,6 +25,7 @@ def known(**changes: Any) -> Inspection:
         partition=0,
         erased=False,
         stored=True,
+        without=0,
         events=1234,
         steps=1300,
         last_event="2026-03-01T10:15:00+00:00",
