@@ -100,6 +100,7 @@ def served(
         try:
             two.wait_until_ready(WAIT_S)
             wait_until(lambda: committed_events(settings) == count, one)
+            wait_until(lambda: one.is_ready() and two.is_ready(), one)
             yield Served(one, two, (one.log_file, two.log_file))
             assert one.stop() == two.stop() == 0
         finally:
