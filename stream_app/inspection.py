@@ -112,20 +112,21 @@ def _interests(found: Interests, checkpoint: Checkpoint) -> list[KnownInterest]:
 
 
 def _recent(row: np.void, checkpoint: Checkpoint) -> list[KnownStep]:
+    names = ("recent_time_s", "recent_kind", "recent_item", "recent_category")
+    ring = list(zip(*(row[name].tolist() for name in names), strict=True))
     steps = int(row["steps"])
     found = []
     for step in range(steps - 1, max(steps - RECENT, 0) - 1, -1):
-        at = step % RECENT
-        kind = Kind(int(row["recent_kind"][at]) % UNIT_FLAG)
+        time_s, code, item, category = ring[step % RECENT]
+        kind = Kind(code % UNIT_FLAG)
         if kind == Kind.NONE:  # its place was taken by a step that is left out
             continue
-        item = int(row["recent_item"][at])
         found.append(
             KnownStep(
-                _time(int(row["recent_time_s"][at]) * 1000),
+                _time(time_s * 1000),
                 kind.name.lower(),
                 checkpoint.vocabulary.item_name(item) or UNKNOWN,
-                _category(int(row["recent_category"][at]), checkpoint),
+                _category(category, checkpoint),
             )
         )
     return found
