@@ -6,7 +6,8 @@
 A worker, a producer of so many events a second and one who asks, each a process of its own. Users
 have rows before it begins. A question is due at its place in an even rate, and its time runs from
 then on, whether a connection was free or not. /livez is asked in turn with it, which shows what
-waiting for the worker's event loop takes alone.
+waiting for the worker's event loop takes alone. The worker's own processor time between question
+and answer is what a core for it alone would take; the rest is waiting for other processes.
 
 Every rate has a broker of its own, unless --bootstrap names a cluster.
 """
@@ -52,8 +53,9 @@ PERCENTILES = (50, 99, 100)
 
 @dataclass(frozen=True)
 class Case:
-    """One rate: ms from when questions were due to their answers, and of /livez.
+    """One rate: ms from when questions were due to their answers, and of /livez; p50, p99, most.
 
+    own_ms         processor time of the worker between a question about a user and its answer
     lag_events     that the worker was behind at the end
     cores          of the worker, over the time
     """
@@ -62,6 +64,7 @@ class Case:
     answers: int
     user_ms: tuple[float, float, float]
     livez_ms: tuple[float, float, float]
+    own_ms: tuple[float, float, float]
     lag_events: int
     cores: float
 
@@ -138,7 +141,7 @@ def measure(rate: float, arguments: argparse.Namespace, home: Path) -> Case:
         keys = {record.key for record in records}
         users = [key.decode() for key in user_keys(len(population.activity)) if key in keys]
         before = read({"worker": family(worker.pid)})
-        user_s, livez_s = asyncio.run(_ask(worker.port, users, arguments))
+        user_s, livez_s, own_s = asyncio.run(_ask(worker, users, arguments))
         after = read({"worker": family(worker.pid)})
         lag = sum(n for (name, _), n in worker.metrics().items() if name == LAG)
         return Case(
@@ -146,6 +149,7 @@ def measure(rate: float, arguments: argparse.Namespace, home: Path) -> Case:
             len(user_s),
             _percentiles(user_s),
             _percentiles(livez_s),
+            _percentiles(own_s),
             int(lag),
             after.cores_since(before)["worker"],
         )
@@ -159,35 +163,43 @@ def _applied(worker: WorkerProcess) -> int:
     return int(sum(n for (name, _), n in metrics.items() if name == "interest_events_total"))
 
 
+def _processor_s(pid: int) -> float:
+    """Processor time of a process: its clock, as clock_getcpuclockid(3) gives it on Linux."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
 async def _ask(
-    port: int, users: list[str], arguments: argparse.Namespace
-) -> tuple[list[float], list[float]]:
-    """Seconds from due to answered, of users and of /livez."""
+    worker: WorkerProcess, users: list[str], arguments: argparse.Namespace
+) -> tuple[list[float], list[float], list[float]]:
+    """Seconds from due to answered, of users and of /livez, and of processor time for users."""
     rng = np.random.default_rng(0)
     count = int(arguments.asked * arguments.seconds)
     asked = rng.choice(users, count)
     query = f"?without={arguments.without}" if arguments.without else ""
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as session:
+    address = f"http://127.0.0.1:{worker.port}"
+    async with aiohttp.ClientSession(address, headers=headers) as session:
 
-        async def answer(path: str, due: float) -> float:
+        async def answer(path: str, due: float) -> tuple[float, float]:
+            before = _processor_s(worker.pid)
             async with session.get(path) as found:
                 body = await found.read()
                 if found.status != 200:
                     raise BenchmarkError(f"{path} answers {found.status}: {body.decode()}")
-            return time.perf_counter() - due
+            return time.perf_counter() - due, _processor_s(worker.pid) - before
 
         await answer("/livez", 0.0)
         step, start = 0.5 / arguments.asked, time.perf_counter()
-        tasks: list[list[asyncio.Task[float]]] = [[], []]
+        tasks: list[list[asyncio.Task[tuple[float, float]]]] = [[], []]
         for number in range(2 * count):
             due = start + number * step
             await asyncio.sleep(max(due - time.perf_counter(), 0.0))
             of_user = number % 2 == 0
             path = f"/users/{asked[number // 2]}{query}" if of_user else "/livez"
             tasks[number % 2].append(asyncio.create_task(answer(path, due)))
-        user_s, livez_s = [list(await asyncio.gather(*some)) for some in tasks]
-    return user_s, livez_s
+        of_users, of_livez = [await asyncio.gather(*some) for some in tasks]
+    user_s, own_s = zip(*of_users, strict=True)
+    return list(user_s), [took for took, _ in of_livez], list(own_s)
 
 
 def _percentiles(seconds: list[float]) -> tuple[float, float, float]:
@@ -201,14 +213,14 @@ def _section(cases: list[Case], arguments: argparse.Namespace, goals: list[Goal]
         [
             f"{case.rate:,.0f}",
             f"{case.answers:,}",
-            *(f"{ms:.1f}" for ms in (*case.user_ms, *case.livez_ms)),
+            *(f"{ms:.1f}" for ms in (*case.user_ms, *case.own_ms[:2], *case.livez_ms[:2])),
             f"{case.cores:.2f}",
             f"{case.lag_events:,}",
         ]
         for case in cases
     ]
     columns = ["events/s", "answers", "p50 ms", "p99 ms", "max ms"]
-    columns += ["/livez p50", "p99", "max", "worker's cores", "lag at the end"]
+    columns += ["processor p50 ms", "p99 ms", "/livez p50 ms", "p99 ms", "cores", "lag"]
     text = f"{arguments.asked} questions a second about users{what}, for {arguments.seconds:g} s."
     lines = [
         Series(name, [case.rate for case in cases], [of(case)[1] for case in cases])
