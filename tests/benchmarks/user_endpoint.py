@@ -6,8 +6,9 @@
 A worker, a producer of so many events a second and one who asks, each a process of its own. Users
 have rows before it begins. A question is due at its place in an even rate, and its time runs from
 then on, whether a connection was free or not. /livez is asked in turn with it, which shows what
-waiting for the worker's event loop takes alone. The worker's own processor time between question
-and answer is what a core for it alone would take; the rest is waiting for other processes.
+waiting for the worker's event loop takes alone. Where others use the processors, too, the worker's
+processor time between question and answer bounds what it takes with a core of its own: it counts on
+until the one who asks runs again.
 
 Every rate has a broker of its own, unless --bootstrap names a cluster.
 """
