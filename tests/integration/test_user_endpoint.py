@@ -225,7 +225,7 @@ def test_questions_made_of_the_document_get_answers_that_fit_it(
     )
     statuses = set()
 
-    @hypothesis_settings(max_examples=40, derandomize=True, database=None)
+    @hypothesis_settings(max_examples=20, derandomize=True, database=None)
     @given(case=cases)
     def ask(case: Any) -> None:
         answer = case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"})
