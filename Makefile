@@ -44,9 +44,11 @@ evaluate: $(BENCH_STAMP) ## Measure all predictions on the real logs; write mode
 ablation: $(STAMP) ## Measure what each part of the model is worth; write model/ABLATION.md
 	@$(BIN)/python -m model.evaluation.ablation $(ARGS)
 
-schemas: $(STAMP) ## Write the JSON Schemas of all messages and the AsyncAPI document to deploy
-	@$(BIN)/python -c 'from pathlib import Path; from stream_app.schemas import export_schemas; \
-		print(*export_schemas(Path("deploy/schemas")), sep="\n")'
+schemas: $(STAMP) ## Write JSON Schemas, AsyncAPI and OpenAPI documents to deploy
+	@$(BIN)/python -c 'from pathlib import Path; from stream_app.openapi import export_openapi; \
+		from stream_app.schemas import export_schemas; \
+		print(*export_schemas(Path("deploy/schemas")), sep="\n"); \
+		print(export_openapi(Path("deploy/openapi.json")))'
 	@$(BIN)/python -m deploy.asyncapi
 
 dashboards: $(STAMP) ## Write the Grafana dashboard of deploy/grafana/dashboards.py

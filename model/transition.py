@@ -283,7 +283,7 @@ def _apply(
         if expires[index].any():
             _expire(fields, user[expires[index]], checkpoint)
             fresh[user[expires[index]]] = True
-        _step_hidden(fields, user, features[index], checkpoint)
+        step_hidden(fields, user, features[index], checkpoint)
         slot = step_interests(fields, steps, index, time_s, plan.gap_s[index], pending, checkpoint)
         step_recent(fields, steps, index, time_s, slot)
         fields["last_time_ms"][user] = plan.clock_ms[index]
@@ -340,7 +340,7 @@ def encode(
     )
 
 
-def _step_hidden(
+def step_hidden(
     fields: Fields, user: np.ndarray, features: np.ndarray, checkpoint: Checkpoint
 ) -> None:
     """One LSTM step of B distinct users; the anchor is taken at every 16th step."""

@@ -3,9 +3,10 @@
 `WorkerHealth` is plain state: the lane writes it, `readiness` reads it. The clock is an input, so
 that a test can move it. `HealthServer` runs in the worker's event loop and answers
 
-    GET /livez    200 while nothing fatal has happened, else 503
-    GET /readyz   200 when the worker keeps up, else 503 with the reasons
-    GET /metrics  the registry in the Prometheus text format
+    GET /livez         200 while nothing fatal has happened, else 503
+    GET /readyz        200 when the worker keeps up, else 503 with the reasons
+    GET /metrics       the registry in the Prometheus text format
+    GET /openapi.json  what the server answers, user data included
 
 None of them carries data of a user, so they are open. What does is added with
 `HealthServer.add_user_data` and asks for a token.
@@ -19,9 +20,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from stream_app import openapi
+from stream_app.answers import Liveness, Readiness, Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -176,6 +181,7 @@ class HealthServer:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/openapi.json", self._openapi)
         for path, handler in self._user_data:
             app.router.add_get(path, handler)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -197,18 +203,27 @@ class HealthServer:
     async def _livez(self, request: web.Request) -> web.Response:
         fatal = self._health.fatal
         if fatal is None:
-            return web.json_response({"live": True})
-        return web.json_response({"live": False, "reasons": [fatal]}, status=503)
+            return json_response(Liveness(live=True))
+        return json_response(Liveness(live=False, reasons=[fatal]), 503)
 
     async def _readyz(self, request: web.Request) -> web.Response:
         reasons = self._health.readiness(self._clock())
-        return web.json_response(
-            {"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200
-        )
+        return json_response(Readiness(not reasons, reasons), 503 if reasons else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.Response(body=openapi.to_json(), content_type="application/json")
+
+
+def json_response(
+    answer: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """An answer as JSON."""
+    body = msgspec.json.encode(answer)
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
 def protected(handler: Handler, token: str | None) -> Handler:
@@ -219,12 +234,12 @@ def protected(handler: Handler, token: str | None) -> Handler:
             sentence = (
                 "User data is not served by a worker without a token; set INTEREST_HTTP_TOKEN_FILE."
             )
-            return web.json_response({"error": sentence}, status=403)
+            return json_response(Refusal(sentence), 403)
         if not _carries(request.headers.get("Authorization", ""), token):
-            return web.json_response(
-                {"error": "User data asks for the header Authorization: Bearer TOKEN."},
-                status=401,
-                headers={"WWW-Authenticate": "Bearer"},
+            return json_response(
+                Refusal("User data asks for the header Authorization: Bearer TOKEN."),
+                401,
+                {"WWW-Authenticate": "Bearer"},
             )
         try:
             return await handler(request)
@@ -234,7 +249,7 @@ def protected(handler: Handler, token: str | None) -> Handler:
             # Its message, and aiohttp's own log of it, may name the user.
             logger.error("A request for user data failed (%s)", type(error).__name__)
             logger.debug("The request that failed", exc_info=True)
-            return web.json_response({"error": "The worker could not answer."}, status=500)
+            return json_response(Refusal("The worker could not answer."), 500)
 
     return guarded
 

@@ -25,6 +25,7 @@ from stream_app.events import (
     OutputKind,
     ReasonEvent,
     RecommendationReason,
+    RecommendedItem,
     Source,
     TriggerName,
     output_id,
@@ -42,6 +43,7 @@ _TRIGGERS: dict[int, TriggerName] = {
     Trigger.INTERVAL: "interval",
 }
 _encode = msgspec.json.Encoder().encode
+_decode_items = msgspec.json.Decoder(list[RecommendedItem]).decode
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,14 @@ def recommendation_messages(
         )
         messages.append((name.encode(), value))
     return messages
+
+
+def recommended_items(
+    lists: Recommendations, rows: StateBatch, checkpoint: Checkpoint
+) -> list[list[RecommendedItem]]:
+    """The items of each list as they stand in its message."""
+    pieces = _item_pieces(lists, rows, checkpoint, _pieces_of(checkpoint))
+    return [_decode_items(b"[%b]" % b"".join(listed)) for listed in pieces]
 
 
 def _item_pieces(

@@ -65,17 +65,17 @@ def _schema(name: str, struct: type[msgspec.Struct]) -> dict[str, Any]:
     }
     if components:
         schema["$defs"] = dict(sorted(components.items()))
-    ordered: dict[str, Any] = _order_choices(schema)
+    ordered: dict[str, Any] = order_choices(schema)
     return ordered
 
 
-def _order_choices(part: Any) -> Any:
+def order_choices(part: Any) -> Any:
     """Put the choices of each `anyOf` in one order, null last; msgspec's follows its version."""
     if isinstance(part, list):
-        return [_order_choices(inner) for inner in part]
+        return [order_choices(inner) for inner in part]
     if not isinstance(part, dict):
         return part
-    ordered = {name: _order_choices(inner) for name, inner in part.items()}
+    ordered = {name: order_choices(inner) for name, inner in part.items()}
     if "anyOf" in ordered:
         ordered["anyOf"].sort(key=lambda choice: (choice.get("type") == "null", str(choice)))
     return ordered

@@ -17,7 +17,7 @@ from stream_app.settings import Settings
 from stream_app.terminal import console, stages
 
 if TYPE_CHECKING:
-    from stream_app.inspection import Inspection
+    from stream_app.answers import Inspection
 
 ASK_TIMEOUT_S = 10.0
 
@@ -37,7 +37,7 @@ def inspect_command(
     url: Annotated[str | None, typer.Option(help="A worker; any one will do.")] = None,
 ) -> None:
     """Show what is known of a user, asked from a running worker."""
-    from stream_app.inspection import Inspection
+    from stream_app.answers import Inspection
 
     settings = Settings()
     token = settings.http_access()
@@ -144,14 +144,25 @@ def _show(found: Inspection) -> None:
         f"Drift: {statistic}, alarm at {found.drift_threshold:.2f}; {found.drifts} alarms so far"
         + (f", the last at {found.last_drift}" if found.last_drift else "")
     )
-    interests = Table("category", "probability", "uncertainty (bits)", title="Interests")
+    interests = Table(
+        "category", "probability", "90 % interval", "uncertainty (bits)", title="Interests"
+    )
     for one in found.interests:
-        interests.add_row(one.category, f"{one.probability:.3f}", f"{one.uncertainty:.3f}")
+        known = one.low is not None and one.high is not None
+        interests.add_row(
+            one.category,
+            f"{one.probability:.3f}",
+            f"{one.low:.3f} to {one.high:.3f}" if known else "not known",
+            f"{one.uncertainty:.3f}",
+        )
+    items = Table("item", "score", "reason", title="Suggested items")
+    for item in found.items:
+        items.add_row(item.item_id, f"{item.score:.2f}", item.reason.text)
     recent = Table("time", "kind", "item", "category", title="Last steps")
     for step in found.recent:
         recent.add_row(step.time, step.kind, step.item_id, step.category)
     offsets = Table("topic", "last applied offset", title=f"Offsets; model {found.model_version}")
     for topic, offset in found.offsets.items():
         offsets.add_row(topic, "none" if offset is None else str(offset))
-    for table in (interests, recent, offsets):
+    for table in (interests, items, recent, offsets):
         say(table)

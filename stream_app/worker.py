@@ -35,7 +35,6 @@ from stream_app.errors import (
     WorkerError,
 )
 from stream_app.health import HealthServer, WorkerHealth
-from stream_app.inspection import Inspector
 from stream_app.lane.app import InterestApp, RawBatches
 from stream_app.lane.commit import AtStep, no_step
 from stream_app.lane.lane import Lane
@@ -46,6 +45,7 @@ from stream_app.metrics import Metrics
 from stream_app.repartition.step import Repartition
 from stream_app.security import hide_credentials
 from stream_app.settings import Settings
+from stream_app.user_endpoint import PATH, UserEndpoint
 
 TABLE = "user_state"
 FETCH_BYTES = 2 * 1024 * 1024
@@ -146,7 +146,7 @@ def build_app(
     )
     if settings.adapters and until is None:  # a replay must not map anything a second time
         app.repartition = Repartition(settings, app.adapters_report, app.adapters_fail, at_step)
-    inspector = Inspector(
+    users = UserEndpoint(
         app.lane,
         app.assignor,
         settings.input_topics,
@@ -155,7 +155,7 @@ def build_app(
         checkpoint,
         settings.http_access(),
     )
-    app.health_server.add_user_data("/users/{user_id:.+}", inspector.get)
+    app.health_server.add_user_data(PATH, users.get)
     read = (*settings.input_topics, settings.control_topic)
     source = app.topic(*read, schema=raw, acks=False)
 

