@@ -237,6 +237,11 @@ class Partition:
         self.ends = (a, b, c)
 
     @property
+    def latest_ms(self) -> int:
+        """The latest event time of what is applied, `NEVER` where nothing is."""
+        return max(self._maxima)
+
+    @property
     def reach(self) -> Triple:
         """How far each topic is going to be applied, as far as is known."""
         if self.until is None:
