@@ -92,7 +92,9 @@ class KeptPredictions:
             for name in _FIELDS:
                 self._fields[name][of] = 0
 
-    def take(self, step: np.ndarray, user: np.ndarray, time_s: np.ndarray, rows: np.ndarray) -> None:
+    def take(
+        self, step: np.ndarray, user: np.ndarray, time_s: np.ndarray, rows: np.ndarray
+    ) -> None:
         """Begins a window at recommendations of the sample (B,) for rows that keep none."""
         free = np.flatnonzero(self._fields["window_due_s"][user] == 0)
         if len(free):

@@ -267,9 +267,7 @@ class Work:
         if now >= self._walked.get(partition.number, 0.0) + WALK_PAUSE_S:
             self._walked[partition.number] = now
             try:
-                scored = walk.next_due(
-                    self._rows.after(partition.number, walk.position, WALK_ROWS)
-                )
+                scored = walk.next_due(self._rows.after(partition.number, walk.position, WALK_ROWS))
             except StateError as error:
                 raise StoreError(str(error)) from error
             self._scoring.count_predictions(scored)
