@@ -88,7 +88,7 @@ MODEL = (
     ),
     Panel(
         "Log-loss of category probabilities",
-        "Of those whose window ended in the last seven days, beside the base rates; lower is better.",
+        "A mean of seven days, beside that of the base rates; lower is better.",
         "short",
         (("job:interest_prediction_log_loss:mean7d", "{{model}}"),),
     ),
