@@ -92,9 +92,10 @@ def score(batch: Scorable, held: Sequence[np.ndarray | None]) -> tuple[np.ndarra
         known = (last >= 0) & (own[last] == batch.user)
         listed[known] = lists[last[known]]
     before = np.zeros((len(held), LIST_ITEMS), np.int64)
-    has_list = np.array([one is not None for one in held], dtype=bool)
-    for user in np.flatnonzero(has_list).tolist():
-        before[user] = held[user]
+    has_list = np.zeros(len(held), dtype=bool)
+    for user, items in enumerate(held):
+        if items is not None:
+            before[user], has_list[user] = items, True
     earlier = ~known & has_list[batch.user]
     listed[earlier] = before[batch.user[earlier]]
     return known | earlier, (listed == batch.item[:, None]).any(1)
