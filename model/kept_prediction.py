@@ -24,7 +24,7 @@ from model.checkpoint import Checkpoint
 from model.interests import Fields, Interests
 from model.state import KEPT, MAX_PROBABILITY, StateBatch
 
-SAMPLE = 8
+SAMPLE = 16
 """One of so many recommendations, by the hash of its event, may be kept."""
 CHUNK_ROWS = 256
 _NO_TIME_S = 2**32 - 1
@@ -111,21 +111,23 @@ class KeptPredictions:
         """(T,) the steps after which predictions were taken."""
         return np.concatenate([np.zeros(0, np.int64), *[step for step, _ in self._taken]])
 
-    def taken_rows(self, dtype: np.dtype) -> StateBatch:
-        """(T,) the rows as they were then."""
-        if not self._taken:
+    def last_rows(self, dtype: np.dtype) -> StateBatch:
+        """The rows as they were when they took what they still keep, for ``settle_last``."""
+        _, number = self._last()
+        if not len(number):
             return np.zeros(0, dtype)
-        return np.concatenate([rows for _, rows in self._taken]).view(dtype)
+        return np.concatenate([rows for _, rows in self._taken])[number].view(dtype)
+
+    def settle_last(self, likely: Interests) -> None:
+        """Writes what the rows of ``last_rows`` predict; what has ended meanwhile is forgotten."""
+        kept, _ = self._last()
+        self._write(kept, *_stored(likely))
 
     def settle(self, likely: Interests, dtype: np.dtype) -> Scored:
         """Writes the predictions taken (T,) into their rows, and scores those that have ended."""
-        category = _first(likely.category).astype(np.uint16)  # (T, 3)
-        probability = np.minimum(_first(likely.probability), MAX_PROBABILITY).astype(np.float16)
-        if self._count:
-            kept = np.flatnonzero((self._number >= 0) & (self._fields["window_due_s"] > 0))
-            number = self._number[kept]
-            self._fields["window_category"][kept] = category[number]
-            self._fields["window_probability"][kept] = probability[number]
+        category, probability = _stored(likely)  # (T, 3)
+        kept, last = self._last()
+        self._write(kept, category[last], probability[last])
         if not self._ended:
             return none_scored()
         step, parts, number = (np.concatenate(column) for column in zip(*self._ended, strict=True))
@@ -135,6 +137,17 @@ class KeptPredictions:
         rows["window_probability"][here] = probability[number[here]]
         order = np.argsort(step, kind="stable")
         return outcomes(rows[order], step[order], self._horizon_s)
+
+    def _last(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that keep a prediction of this batch, and its number among those taken."""
+        if not self._count:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        kept = np.flatnonzero((self._number >= 0) & (self._fields["window_due_s"] > 0))
+        return kept, self._number[kept]
+
+    def _write(self, kept: np.ndarray, category: np.ndarray, probability: np.ndarray) -> None:
+        self._fields["window_category"][kept] = category
+        self._fields["window_probability"][kept] = probability
 
 
 def none_scored() -> Scored:
@@ -183,7 +196,12 @@ def likely_categories(rows: StateBatch, checkpoint: Checkpoint) -> Interests:
     )
 
 
-def _first(values: np.ndarray) -> np.ndarray:
-    """The first three columns, 0 where there are fewer."""
-    found = values[:, :KEPT]
-    return np.pad(found, ((0, 0), (0, KEPT - found.shape[1])))
+def _stored(likely: Interests) -> tuple[np.ndarray, np.ndarray]:
+    """Categories and probabilities as rows keep them, (T, 3); 0 where there are fewer."""
+
+    def first(values: np.ndarray) -> np.ndarray:
+        found = values[:, :KEPT]
+        return np.pad(found, ((0, 0), (0, KEPT - found.shape[1])))
+
+    probability = np.minimum(first(likely.probability), MAX_PROBABILITY)
+    return first(likely.category).astype(np.uint16), probability.astype(np.float16)

@@ -125,8 +125,7 @@ def moved_rows(
     """The rows that ``transition`` gives, and which steps (N,) are of repeats, without outputs."""
     moved, duplicate, applied = _move(states, events, source, checkpoint, with_outputs=False)
     predictions = applied[-1]
-    taken = predictions.taken_rows(states.dtype)
-    predictions.settle(likely_categories(taken, checkpoint), states.dtype)
+    predictions.settle_last(likely_categories(predictions.last_rows(states.dtype), checkpoint))
     return moved, duplicate
 
 
