@@ -121,14 +121,14 @@ def compute(
     """
     if not any(todo.batch.events for todo in todos):
         return [_without_events(todo, dead_letter_max_bytes) for todo in todos]
-    with metrics.time_stage("read"), _damage_told():
+    with metrics.time_stage("read"), damage_told():
         read = {
             at: _read(todo, topics, rows, checkpoint)
             for at, todo in enumerate(todos)
             if todo.batch.events
         }
     moved: dict[int, tuple[StateBatch, Outputs]] = {}
-    with metrics.time_stage("transition"), _damage_told():
+    with metrics.time_stage("transition"), damage_told():
         # Sources differ while a journal of other topics is followed.
         for source in dict.fromkeys(one.source for one in read.values()):
             same = [at for at, one in read.items() if one.source == source]
@@ -225,7 +225,7 @@ def check_rows(
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def damage_told() -> Iterator[None]:
     """A damaged row stops the worker with the model's sentence."""
     try:
         yield

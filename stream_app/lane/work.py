@@ -18,13 +18,11 @@ import numpy as np
 from faust.types import TP
 
 from model.checkpoint import Checkpoint
-from model.errors import StateError
-from stream_app.errors import StoreError
 from stream_app.events import decode_batch
 from stream_app.health import WorkerHealth
 from stream_app.lane.changelog import Changelog
 from stream_app.lane.commit import AtStep, Committer, Written
-from stream_app.lane.compute import Computed, Todo, compute
+from stream_app.lane.compute import Computed, Todo, compute, damage_told
 from stream_app.lane.due_walk import WALK_ROWS, DueWalk
 from stream_app.lane.erasure import erase, receipt
 from stream_app.lane.intake import Intake
@@ -243,9 +241,10 @@ class Work:
             return False
         found = self._rows.after(partition.number, sweep.position, SLICE_ROWS)
         committed = self._consumer._committed_offset
-        expired = sweep.next_expired(
-            found, [committed[tp] or 0 for tp in partition.tps], partition.epochs
-        )
+        with damage_told():
+            expired = sweep.next_expired(
+                found, [committed[tp] or 0 for tp in partition.tps], partition.epochs
+            )
         if expired:
             keys, gone = list(expired), [None] * len(expired)
             async with self._changelog.lock(partition.number):
@@ -266,10 +265,9 @@ class Work:
             return False
         if now >= self._walked.get(partition.number, 0.0) + WALK_PAUSE_S:
             self._walked[partition.number] = now
-            try:
-                scored = walk.next_due(self._rows.after(partition.number, walk.position, WALK_ROWS))
-            except StateError as error:
-                raise StoreError(str(error)) from error
+            found = self._rows.after(partition.number, walk.position, WALK_ROWS)
+            with damage_told():
+                scored = walk.next_due(found)
             self._scoring.count_predictions(scored)
         return not walk.is_done
 
