@@ -110,6 +110,8 @@ class Statistics:
     half_life_s         (R,) float64   half-lives of the decayed counts
     temperature         (6,) float32   divides category logits, by event-count bucket
                                        (0-2, 3-5, 6-10, 11-30, 31-100, above 100 events)
+    category_rate       (C,) float32   how often a category is touched within the horizon after a
+                                       step; None where the log was too short to tell
     """
 
     item_category: np.ndarray
@@ -124,6 +126,7 @@ class Statistics:
     trending_item: np.ndarray
     half_life_s: np.ndarray
     temperature: np.ndarray
+    category_rate: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -211,8 +214,8 @@ def load(directory: Path | str) -> Checkpoint:
     """
     directory = Path(directory)
     config = _read_config(directory)
-    names = _read(directory / "vocabulary.json").decode("utf-8", "replace")
-    vocabulary = Vocabulary.from_json(names)
+    written = _read(directory / "vocabulary.json").decode("utf-8", "replace")
+    vocabulary = Vocabulary.from_json(written)
     try:
         size = NetworkSize(**config["network"])
         drift = DriftSettings(**config["drift"])
@@ -226,10 +229,12 @@ def load(directory: Path | str) -> Checkpoint:
         tensors = load_tensors(_read(directory / "model.safetensors"))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(directory, "model.safetensors cannot be read") from error
-    missing = [f.name for f in fields(Statistics) if f.name not in tensors]
+    names = [f.name for f in fields(Statistics)]
+    missing = [name for name in names if name not in tensors and name != "category_rate"]
     if missing:
         raise _damaged(directory, f"model.safetensors lacks {missing[0]}")
-    statistics = Statistics(**{f.name: _widened(tensors.pop(f.name)) for f in fields(Statistics)})
+    arrays = {name: _widened(tensors.pop(name)) for name in names if name in tensors}
+    statistics = Statistics(**arrays)
     _check_statistics(directory, statistics, size)
     network = _network(directory, size, tensors)
     parts = (network, vocabulary, statistics, drift, ranking)
@@ -261,7 +266,8 @@ def _tensors(checkpoint: Checkpoint) -> bytes:
     arrays = {k: v.detach().cpu().numpy() for k, v in checkpoint.network.state_dict().items()}
     for f in fields(Statistics):
         array = getattr(checkpoint.statistics, f.name)
-        arrays[f.name] = array.astype(np.int32) if array.dtype == np.int64 else array
+        if array is not None:  # what is not known leaves a checkpoint's content as it is
+            arrays[f.name] = array.astype(np.int32) if array.dtype == np.int64 else array
     return save_tensors({k: np.ascontiguousarray(v) for k, v in arrays.items()})
 
 
@@ -393,6 +399,8 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         "half_life_s": ((RATES,), "float64", None),
         "temperature": ((TEMPERATURES,), "float32", None),
     }
+    if s.category_rate is not None:
+        expected["category_rate"] = ((categories,), "float32", None)
     for name, (shape, dtype, bound) in expected.items():
         array = getattr(s, name)
         if array.shape != shape or array.dtype != dtype or len(neighbours) != 1 or len(tops) != 1:
@@ -407,6 +415,10 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         raise _damaged(directory, "a half-life or temperature is too small")
     if not all((w >= 0).all() for w in (s.neighbour_follows, s.neighbour_together, s.item_again)):
         raise _damaged(directory, "a neighbour has a negative weight")
+    if s.category_rate is not None and not (
+        (s.category_rate >= 0).all() and (s.category_rate <= 1).all()
+    ):
+        raise _damaged(directory, "category_rate is out of bounds")
 
 
 def _damaged(directory: Path, what: str) -> CheckpointError:

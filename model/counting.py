@@ -13,6 +13,7 @@ from model.checkpoint import TEMPERATURES, Statistics
 from model.events import EventBatch
 from model.grouping import category_groups
 from model.vocabulary import Vocabulary
+from model.windows import UserSteps
 
 NEIGHBOURS = 64
 TOP_ITEMS = 20
@@ -27,6 +28,8 @@ APART = 0.1
 """What a pair with a longer gap between its steps counts as following."""
 PRIOR_WEIGHT = 1.0
 """Added to what followed an item: a single sighting is no certainty."""
+RATE_WINDOWS = 10_000
+"""Windows that the base rates of categories are counted in, at most."""
 TOGETHER_STEPS = 20
 TOGETHER_DECAY = 0.95
 TOGETHER_PRIOR = 10.0
@@ -67,7 +70,29 @@ def count_statistics(
         trending_item=_best(latest, np.arange(items), TOP_ITEMS),
         half_life_s=half_life_s,
         temperature=np.ones(TEMPERATURES, dtype=np.float32),
+        category_rate=category_rates(steps, categories, half_life_s, horizon_s),
     )
+
+
+def category_rates(
+    steps: EventBatch, categories: int, half_life_s: np.ndarray, horizon_s: int
+) -> np.ndarray | None:
+    """How often a user touches each category within the horizon after a step, (C,) float32.
+
+    Counted in windows at steps, evenly drawn from the last horizon of them that the log sees the
+    end of; None when it sees the end of none.
+    """
+    users = UserSteps(by_user(steps))
+    last_s = int(users.clock_s.max(initial=0)) - horizon_s
+    step = np.flatnonzero((users.clock_s <= last_s) & (users.clock_s > last_s - horizon_s))
+    if len(step) == 0:
+        return None
+    chosen = step[:: -(-len(step) // RATE_WINDOWS)]
+    windows = users.windows(chosen, users.clock_s[chosen], half_life_s, horizon_s, categories)
+    touched = np.bincount(windows.labels.category, minlength=categories)
+    rate = (touched + 0.1) / (len(windows) + 1.0)
+    rate[0] = 0.0
+    return np.minimum(rate, 1.0).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The row: everything that is known about one user, in a fixed number of bytes.
 
-Byte layout of version 1 for hidden size H = 64 (offsets grow with H; little endian, every field
+Byte layout of version 2 for hidden size H = 64 (offsets grow with H; little endian, every field
 on a multiple of its item size):
 
 ======================  ===============  ======  ==================================================
@@ -37,7 +37,13 @@ recent_kind             uint8 x 16           16  ... kind; 128 is added when the
 recent_slot             uint8 x 16           16  ... slot of the category, 255 = none
 unit_slot               uint8 x 24           24  ring of the last units: slot + 64 * event type
 spare                   uint8 x 4             4  zero; keeps rows of an array on 8-byte borders
+window_due_s            uint32                4  event time after which the kept prediction is
+                                                 scored, 0 = none is kept; see kept_prediction.py
+window_category         uint16 x 3            6  its likeliest categories, 0 = none
+window_probability      float16 x 3           6  ... probabilities, below 1
 ======================  ===============  ======  ==================================================
+
+Version 1 ends before window_due_s: its rows are read as rows that keep no prediction.
 
 float16 holds counts up to 2,048 exactly; a count stops growing there.
 Ring positions: event_hash at events mod 16, recent_* at steps mod 16, unit_* at units mod 24.
@@ -51,12 +57,13 @@ import numpy as np
 
 from model.errors import StateError
 
-VERSION = 1
+VERSION = 2
 SLOTS = 64
 RATES = 3
 RECENT = 16
 HASHES = 16
 UNITS = 24
+KEPT = 3
 MAX_ROW_BYTES = 2048
 UNIT_FLAG = 128
 NO_SLOT = 255
@@ -67,6 +74,11 @@ MAX_TIME_MS = 2**32 * 1000 - 1
 _UNIT_CODES = SLOTS * 3  # slot + 64 * event type
 _KINDS = 6
 _EXPONENT_BITS = 0x7C00
+_ADDED_BYTES = 4 + KEPT * 4
+"""What rows of version 2 have behind those of version 1."""
+MAX_PROBABILITY = float(np.nextafter(np.float16(1), np.float16(0)))
+"""Of a kept prediction: the highest float16 below 1, so that its loss is finite."""
+_MAX_PROBABILITY_BITS = int(np.float16(MAX_PROBABILITY).view(np.uint16))
 _MAX_COUNT_BITS = int(np.float16(MAX_COUNT).view(np.uint16))
 
 StateBatch = np.ndarray
@@ -110,6 +122,9 @@ def row_dtype(hidden_size: int) -> np.dtype:
             ("recent_slot", "u1", (RECENT,)),
             ("unit_slot", "u1", (UNITS,)),
             ("spare", "u1", (4,)),
+            ("window_due_s", "<u4"),
+            ("window_category", "<u2", (KEPT,)),
+            ("window_probability", "<f2", (KEPT,)),
         ]
     )
     if dtype.itemsize > MAX_ROW_BYTES:
@@ -156,20 +171,36 @@ def unpack_unchecked(values: list[bytes | None], hidden_size: int) -> StateBatch
     dtype = row_dtype(hidden_size)
     size = dtype.itemsize
     blank = new_rows(1, hidden_size).tobytes()
-    for value in values:
-        if value is not None and len(value) != size:
-            raise StateError(
-                f"A stored row has {len(value)} bytes and the checkpoint's rows have {size}; "
-                "start with the checkpoint the rows were made with."
-            )
+    older = [at for at, value in enumerate(values) if value is not None and len(value) != size]
+    if older:
+        values = list(values)
+        for at in older:
+            values[at] = _padded(values[at] or b"", size)
     joined = bytearray().join([blank if value is None else value for value in values])
     rows = np.frombuffer(joined, dtype=dtype) if joined else np.zeros(0, dtype=dtype)
-    if len(rows) and (rows["version"] != VERSION).any():
+    version = rows["version"]
+    expected: int | np.ndarray = VERSION
+    if older:
+        expected = np.full(len(rows), VERSION)
+        expected[older] = 1
+    if (version != expected).any():
         raise StateError(
-            f"A stored row has a layout other than version {VERSION}; "
+            f"A stored row has a layout other than versions 1 to {VERSION}; "
             "see CHANGELOG.md for what reads it."
         )
+    if older:
+        version[older] = VERSION
     return rows
+
+
+def _padded(value: bytes, size: int) -> bytes:
+    """A row of version 1, which keeps no prediction, at the length of version 2."""
+    if len(value) != size - _ADDED_BYTES:
+        raise StateError(
+            f"A stored row has {len(value)} bytes and the checkpoint's rows have {size}; "
+            "start with the checkpoint the rows were made with."
+        )
+    return value + bytes(_ADDED_BYTES)
 
 
 def check_indices(
@@ -183,6 +214,7 @@ def check_indices(
         ("recent_item", items),
         ("recent_category", categories),
         ("slot_category", categories),
+        ("window_category", categories),
     ):
         if (fields[name][user] >= size).any():
             raise _damaged(name)
@@ -197,6 +229,8 @@ def _check_contents(rows: StateBatch) -> None:
     # The bits of a float16 order as it does, from +0 on; a sign, infinity and NaN come above.
     if (rows["slot_count"].view("<u2") > _MAX_COUNT_BITS).any():
         raise _damaged("slot_count")
+    if (rows["window_probability"].view("<u2") > _MAX_PROBABILITY_BITS).any():
+        raise _damaged("window_probability")
     latest_ms = rows["last_time_ms"]
     if ((latest_ms < 0) | (latest_ms > MAX_TIME_MS)).any():
         raise _damaged("last_time_ms")

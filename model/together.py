@@ -9,7 +9,7 @@ Dimensions: P batches, N steps and U users of each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ def _part(outputs: Outputs, start: int, stop: int) -> Outputs:
     """The outputs of the steps from ``start`` to ``stop``, which count from 0 again."""
     alarms = _between(outputs.drifts.step, start, stop)
     lists = _between(outputs.recommend_step, start, stop)
+    scored = _rows(outputs.scored, _between(outputs.scored.step, start, stop))
     drifts = outputs.drifts
     return Outputs(
         duplicate=outputs.duplicate[start:stop],
@@ -66,6 +67,7 @@ def _part(outputs: Outputs, start: int, stop: int) -> Outputs:
         trigger=outputs.trigger[lists],
         rows=outputs.rows[lists],
         recommendations=_rows(outputs.recommendations, lists),
+        scored=replace(scored, step=scored.step - start),
     )
 
 

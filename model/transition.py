@@ -8,7 +8,7 @@ Dimensions: N steps of the batch, U users, B users of one round (one step each),
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -20,7 +20,8 @@ from model.checkpoint import Checkpoint
 from model.drift import Change
 from model.events import NO_OFFSET, QUERY_TOKENS, EventBatch, EventType, Kind, Source
 from model.interest_lstm import StepInput
-from model.interests import Fields
+from model.interests import Fields, Interests
+from model.kept_prediction import SAMPLE, KeptPredictions, Scored, likely_categories
 from model.ranking import Recommendations
 from model.state import (
     HASHES,
@@ -72,6 +73,7 @@ class Outputs:
     trigger          (R,) Trigger
     rows             (R,) the row right after that step
     recommendations  the lists, in the same order
+    scored           predictions of rows whose window has passed, in step order
     """
 
     duplicate: np.ndarray
@@ -81,6 +83,7 @@ class Outputs:
     trigger: np.ndarray
     rows: StateBatch
     recommendations: Recommendations
+    scored: Scored
 
 
 def transition(
@@ -94,10 +97,13 @@ def transition(
     """
     moved, duplicate, applied = _move(states, events, source, checkpoint)
     kept = np.flatnonzero(~duplicate)
-    ready, drifts, drift_rows, given, triggers, rows = applied
+    ready, drifts, drift_rows, given, triggers, rows, predictions = applied
     tested = np.zeros(len(events), dtype=bool)
     tested[kept] = ready
-    now_ms = rows["last_time_ms"]
+    recommendations = ranking.rank(rows, rows["last_time_ms"], checkpoint, checkpoint.top_k)
+    said, taken = recommendations.interests, np.searchsorted(given, predictions.taken_step)
+    likely = Interests(said.category[taken], said.probability[taken], said.uncertainty[taken])
+    scored = predictions.settle(likely, states.dtype)
     outputs = Outputs(
         duplicate=duplicate,
         tested=tested,
@@ -107,7 +113,8 @@ def transition(
         recommend_step=kept[given],
         trigger=triggers,
         rows=rows,
-        recommendations=ranking.rank(rows, now_ms, checkpoint, checkpoint.top_k),
+        recommendations=recommendations,
+        scored=replace(scored, step=kept[scored.step]),
     )
     return moved, outputs
 
@@ -116,13 +123,17 @@ def moved_rows(
     states: StateBatch, events: EventBatch, source: Source, checkpoint: Checkpoint
 ) -> tuple[StateBatch, np.ndarray]:
     """The rows that ``transition`` gives, and which steps (N,) are of repeats, without outputs."""
-    moved, duplicate, _ = _move(states, events, source, checkpoint, with_outputs=False)
+    moved, duplicate, applied = _move(states, events, source, checkpoint, with_outputs=False)
+    predictions = applied[-1]
+    predictions.settle_last(likely_categories(predictions.last_rows(states.dtype), checkpoint))
     return moved, duplicate
 
 
-_Applied = tuple[np.ndarray, np.ndarray, StateBatch, np.ndarray, np.ndarray, StateBatch]
+_Applied = tuple[
+    np.ndarray, np.ndarray, StateBatch, np.ndarray, np.ndarray, StateBatch, KeptPredictions
+]
 """Which steps may alarm; steps of alarms and their rows; steps of recommendations, their triggers
-and rows."""
+and rows; the predictions that are to be settled."""
 
 
 def _move(
@@ -263,10 +274,13 @@ def _apply(
     dtype, whole = states.dtype, opaque(states)
     none = np.zeros(0, np.int64)
     if len(steps) == 0:
-        ready = np.zeros(0, dtype=bool)
-        return ready, none, np.zeros(0, dtype), none, none, np.zeros(0, dtype)
+        ready, nothing = np.zeros(0, dtype=bool), np.zeros(0, dtype)
+        predictions = KeptPredictions(fields, none, checkpoint.horizon_s)
+        return ready, none, nothing, none, none, nothing, predictions
     plan = schedule(fields, steps)
+    predictions = KeptPredictions(fields, plan.clock_ms // 1000, checkpoint.horizon_s)
     steps = steps.take(plan.order)
+    sampled = steps.event_hash % np.uint64(SAMPLE) == 0
     expires = np.zeros(len(steps), dtype=bool)
     if checkpoint.state_ttl_s is not None:
         expires = plan.gap_s > checkpoint.state_ttl_s
@@ -280,6 +294,7 @@ def _apply(
     for index in plan.rounds:
         user = steps.user[index]
         time_s = plan.clock_ms[index] // 1000
+        predictions.end(plan.order[index], user, time_s, whole)
         if expires[index].any():
             _expire(fields, user[expires[index]], checkpoint)
             fresh[user[expires[index]]] = True
@@ -310,10 +325,13 @@ def _apply(
         emits = np.flatnonzero(trigger >= 0)
         if len(emits):
             fields["since_recommendation"][rows[emits]] = 0
+            chosen = emits[sampled[at[emits]]]
+            if len(chosen):
+                predictions.take(plan.order[at[chosen]], rows[chosen], time_s[ended][chosen], whole)
             if with_outputs:
                 given.append((plan.order[at[emits]], trigger[emits], whole[rows[emits]]))
     alarm_steps, _, alarm_rows = _in_step_order([(at, at, rows) for at, rows in alarms], dtype)
-    return ready, alarm_steps, alarm_rows, *_in_step_order(given, dtype)
+    return ready, alarm_steps, alarm_rows, *_in_step_order(given, dtype), predictions
 
 
 def _in_step_order(

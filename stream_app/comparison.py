@@ -16,6 +16,10 @@ HIDDEN_FIELDS = ("h", "c", "anchor_h", "anchor_c")
 HIDDEN_TOLERANCE = 0.005
 """What storing hidden states in 16 bits costs; everything else is equal to the last bit."""
 
+LEFT_OUT = ("window_due_s", "window_category", "window_probability")
+"""Predictions are kept for a metric and move nothing; a row that was stored before rows had a place
+for them keeps none where the offline row does."""
+
 DIGEST_ROWS = 4096
 
 Rows = Mapping[str, bytes]
@@ -84,7 +88,10 @@ class Comparison:
 def compare(
     offline: Rows, stored: Rows, hidden_size: int, coverage: Coverage = Coverage()
 ) -> Comparison:
-    """Rows by user: hidden states by their difference, everything else to the last bit."""
+    """Rows by user: hidden states by their difference, everything else to the last bit.
+
+    Kept predictions are left out.
+    """
     everybody = sorted({*offline, *stored})
     covered = _covered(offline, stored, everybody, hidden_size, coverage)
     users = [user for user, known in zip(everybody, covered.tolist(), strict=True) if known]
@@ -138,6 +145,8 @@ def _differences(left: StateBatch, right: StateBatch) -> tuple[npt.NDArray[np.bo
 
 def _unequal(name: str, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
     """Where a field is not equal, and the largest gap when it is a hidden state."""
+    if name in LEFT_OUT:
+        return np.zeros(left.shape, dtype=bool), 0.0
     if name not in HIDDEN_FIELDS:
         return left != right, 0.0
     gap = np.abs(left.astype(np.float64) - right.astype(np.float64))
@@ -166,14 +175,14 @@ def explain(
 def digest(rows: Rows, hidden_size: int) -> str:
     """SHA-256, in hexadecimal, over users and rows in the order of the users.
 
-    Hidden states are left out, as they compare by their difference.
+    Hidden states are left out, as they compare by their difference, and kept predictions.
     """
     total = sha256()
     users = sorted(rows)
     for start in range(0, len(users), DIGEST_ROWS):
         part = users[start : start + DIGEST_ROWS]
         visible = unpack_unchecked([rows[user] for user in part], hidden_size).copy()
-        for name in HIDDEN_FIELDS:
+        for name in (*HIDDEN_FIELDS, *LEFT_OUT):
             visible[name] = 0
         for user, row in zip(part, pack(visible), strict=True):
             key = user.encode()

@@ -38,6 +38,12 @@ STAGES = (
 )
 EVENT_WAITS = ("fetch", "merge", "batch")
 BOUNDS = ("low", "high")
+WORKER, POPULARITY = "worker", "popularity"
+MODELS = (WORKER, POPULARITY)
+BINS = tuple(f"{low / 10}-{(low + 1) / 10}" for low in range(10))
+"""Of probabilities, for calibration."""
+SURE = 2.0**-11
+"""Kept from 0 and 1 in a log-loss: what a float16 below 1 is away from it."""
 
 # From 1 ms to 60 s: below lies the clock of the producers, above the patience of a caller.
 LATENCY_BUCKETS_SECONDS = (
@@ -178,6 +184,42 @@ class Metrics:
             ["trigger"],
             registry=registry,
         )
+        self.scored_events_total = Counter(
+            "interest_scored_events_total",
+            "Events with an item, of a sample of users, that came after a list of their user.",
+            registry=registry,
+        )
+        self.list_hits_total = Counter(
+            "interest_list_hits_total",
+            "Scored events whose item was among the first ten of the user's last list, or of the "
+            "popular items.",
+            ["model"],
+            registry=registry,
+        )
+        self.prediction_log_loss_total = Counter(
+            "interest_prediction_log_loss_total",
+            "Sum of the log-loss, in nats, of category probabilities whose window has passed.",
+            ["model"],
+            registry=registry,
+        )
+        self.prediction_cases_total = Counter(
+            "interest_prediction_cases_total",
+            "Category probabilities whose window has passed, by bin.",
+            ["model", "bin"],
+            registry=registry,
+        )
+        self.prediction_probability_total = Counter(
+            "interest_prediction_probability_total",
+            "Sum of these probabilities.",
+            ["model", "bin"],
+            registry=registry,
+        )
+        self.prediction_happened_total = Counter(
+            "interest_prediction_happened_total",
+            "Those among them whose category the user touched within the window.",
+            ["model", "bin"],
+            registry=registry,
+        )
         self.drift_false_alarms_per_1000_users_30d = Gauge(
             "interest_drift_false_alarms_per_1000_users_30d",
             "Stated false alarms of the drift test per 1,000 users and 30 days, as calibrated.",
@@ -229,6 +271,13 @@ class Metrics:
             self.dead_letters_total.labels(str(reason))
         for trigger in TRIGGERS:
             self.recommendations_total.labels(trigger)
+        for model in MODELS:
+            self.list_hits_total.labels(model)
+            self.prediction_log_loss_total.labels(model)
+            for name in BINS:
+                self.prediction_cases_total.labels(model, name)
+                self.prediction_probability_total.labels(model, name)
+                self.prediction_happened_total.labels(model, name)
 
     def follow(self, health: WorkerHealth, clock: Callable[[], float]) -> None:
         """Read readiness, commit age and recovery from `health` whenever they are scraped."""
@@ -267,6 +316,28 @@ class Metrics:
         self.event_wait_seconds.observe(between(produced_at, fetched_at), "fetch")
         self.event_wait_seconds.observe(between(fetched_at, began_at), "merge")
         self.event_wait_seconds.observe(whole, "batch")
+
+    def count_predictions(
+        self, model: str, probability: NDArray[np.floating], happened: NDArray[np.bool_]
+    ) -> None:
+        """Count probabilities whose window has passed.
+
+        Args:
+            model: of `MODELS`, whose probabilities they are.
+            probability: that a user touches a category within the window, (C,).
+            happened: whether the user did, (C,).
+        """
+        sure = np.clip(probability, SURE, 1 - SURE)
+        loss = -np.log(np.where(happened, sure, 1 - sure))
+        self.prediction_log_loss_total.labels(model).inc(float(loss.sum()))
+        place = np.clip((probability * len(BINS)).astype(np.int64), 0, len(BINS) - 1)
+        cases = np.bincount(place, minlength=len(BINS))
+        sums = np.bincount(place, probability, minlength=len(BINS))
+        true = np.bincount(place, happened, minlength=len(BINS))
+        for at in np.flatnonzero(cases).tolist():
+            self.prediction_cases_total.labels(model, BINS[at]).inc(int(cases[at]))
+            self.prediction_probability_total.labels(model, BINS[at]).inc(float(sums[at]))
+            self.prediction_happened_total.labels(model, BINS[at]).inc(int(true[at]))
 
     def set_lag(self, topic: str, partition: int, events: int) -> None:
         """Set the lag of a source partition."""

@@ -80,6 +80,30 @@ MODEL = (
     ),
     Panel("Recommendations by trigger", "What raised them.", "ops", (
         ("job:interest_recommendations:rate5m", "{{trigger}}"),)),
+    Panel(
+        "Hits among ten",
+        "Events of a day whose item was on the user's last list, or among the popular items.",
+        "percentunit",
+        (("job:interest_list_hits:ratio1d", "{{model}}"),),
+    ),
+    Panel(
+        "Log-loss of category probabilities",
+        "A mean of seven days, beside that of the base rates; lower is better.",
+        "short",
+        (("job:interest_prediction_log_loss:mean7d", "{{model}}"),),
+    ),
+    Panel(
+        "Calibration",
+        "What happened less what was said, by what was said, of seven days; 0 is right.",
+        "percentunit",
+        (('job:interest_calibration_gap:mean7d{model="worker"}', "{{bin}}"),),
+    ),
+    Panel(
+        "Calibration error",
+        "The gaps without their signs, weighted by their cases; an alert stands at 10 %.",
+        "percentunit",
+        (("job:interest_calibration_error:mean7d", "{{model}}"),),
+    ),
 )  # fmt: skip
 WORKERS = (
     Panel("Readiness", "1 while /readyz answers 200.", "short", (

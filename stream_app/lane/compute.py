@@ -12,6 +12,7 @@ import numpy as np
 from model.checkpoint import Checkpoint
 from model.errors import StateError
 from model.events import Source
+from model.kept_prediction import Scored
 from model.state import StateBatch
 from model.together import transition_together
 from model.transition import Outputs, Trigger
@@ -21,6 +22,7 @@ from stream_app.lane.assemble import Assembled, assemble
 from stream_app.lane.commit import Results
 from stream_app.lane.merge import TOPICS, Triple
 from stream_app.lane.partition import Batch, Refused
+from stream_app.lane.scoring import Scorable, scorable
 from stream_app.lane.stored_rows import Begun, Markers, begin, end
 from stream_app.lane.table import Rows
 from stream_app.lane.takeover import other_partitions
@@ -32,13 +34,21 @@ TRIGGERS = {trigger: trigger.name.lower() for trigger in Trigger}
 
 @dataclass(frozen=True)
 class Computed:
-    """The results of a batch, and what is counted once they are acknowledged."""
+    """The results of a batch, and what is counted once they are acknowledged.
+
+    scorable      what the lists of users are scored by; None for a batch without events
+    scored        predictions whose window has passed
+    scored_users  keys of their users
+    """
 
     results: Results
     batch: Batch
     duplicate: np.ndarray  # (E,) bool
     triggers: Counter[str]
     tested_steps: int = 0
+    scorable: Scorable | None = None
+    scored: Scored | None = None
+    scored_users: Sequence[bytes] = ()
 
     def count(self, metrics: Metrics, began_at: float, acknowledged_at: float) -> None:
         """Count the batch.
@@ -111,14 +121,14 @@ def compute(
     """
     if not any(todo.batch.events for todo in todos):
         return [_without_events(todo, dead_letter_max_bytes) for todo in todos]
-    with metrics.time_stage("read"), _damage_told():
+    with metrics.time_stage("read"), damage_told():
         read = {
             at: _read(todo, topics, rows, checkpoint)
             for at, todo in enumerate(todos)
             if todo.batch.events
         }
     moved: dict[int, tuple[StateBatch, Outputs]] = {}
-    with metrics.time_stage("transition"), _damage_told():
+    with metrics.time_stage("transition"), damage_told():
         # Sources differ while a journal of other topics is followed.
         for source in dict.fromkeys(one.source for one in read.values()):
             same = [at for at, one in read.items() if one.source == source]
@@ -179,7 +189,16 @@ def _encoded(
         ends=batch.entry.end,
     )
     tested = int(np.count_nonzero(outputs.tested))
-    return Computed(results, batch, _duplicates(assembled, outputs), _triggers(outputs), tested)
+    return Computed(
+        results,
+        batch,
+        _duplicates(assembled, outputs),
+        _triggers(outputs),
+        tested,
+        scorable(outputs, assembled.steps, read.keys),
+        outputs.scored,
+        [read.keys[user] for user in assembled.steps.user[outputs.scored.step].tolist()],
+    )
 
 
 def check_rows(
@@ -206,7 +225,7 @@ def check_rows(
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def damage_told() -> Iterator[None]:
     """A damaged row stops the worker with the model's sentence."""
     try:
         yield

@@ -23,6 +23,7 @@ from stream_app.errors import (
 from stream_app.health import WorkerHealth
 from stream_app.lane.changelog import Changelog
 from stream_app.lane.commit import AtStep, Committer, Topics, no_step
+from stream_app.lane.due_walk import DueWalk
 from stream_app.lane.fence import Fence, Lease, Revoked
 from stream_app.lane.history_mark import check_complete
 from stream_app.lane.intake import Intake, Poll, size_bytes
@@ -290,6 +291,7 @@ class Lane:
                 # A batch that is replayed may need rows that expire after it.
                 expired_ms = NEVER if partition.replay else partition.swept_ms
                 work.sweeps[number] = Sweep(expired_ms, self._checkpoint.hidden)
+                work.walks[number] = DueWalk(partition.latest_ms, self._checkpoint)
             self._looks = asyncio.create_task(self._guard(self._look_again(fence)))
             self._partitions = started
             for partition in started.values():

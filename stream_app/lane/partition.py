@@ -242,6 +242,11 @@ class Partition:
         return sum(len(poll.records) for _, poll in self.inbox) + sum(map(len, self.pending))
 
     @property
+    def latest_ms(self) -> int:
+        """The latest event time of what is applied, `NEVER` where nothing is."""
+        return max(self._maxima)
+
+    @property
     def reach(self) -> Triple:
         """How far each topic is going to be applied, as far as is known."""
         if self.until is None:

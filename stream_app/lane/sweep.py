@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.state import row_dtype
+from model.state import unpack_unchecked
 from stream_app.lane.merge import NEVER, Triple
 from stream_app.lane.recovered_rows import Position, position_of
 from stream_app.lane.stored_rows import is_marker
@@ -42,7 +42,7 @@ class Sweep:
 
     def __init__(self, swept_ms: int, hidden: int) -> None:
         self._swept_ms = swept_ms
-        self._dtype = row_dtype(hidden)
+        self._hidden = hidden
         self.position = b""
         self.is_done = swept_ms == NEVER
         self._left_some = False
@@ -73,6 +73,9 @@ class Sweep:
             found: at most `SLICE_ROWS` rows from `position` on.
             committed: offsets of the input topics; a row with later ones stays.
             epochs: of the input topics.
+
+        Raises:
+            StateError: a value is no row of ours.
         """
         rows = [(key, value) for key, value in found if not is_marker(key)]
         if not rows or len(rows) < len(found) or len(found) < SLICE_ROWS:
@@ -80,7 +83,7 @@ class Sweep:
         if not rows:
             return {}
         self.position = rows[-1][0] + b"\0"
-        values = np.frombuffer(b"".join([value for _, value in rows]), dtype=self._dtype)
+        values = unpack_unchecked([value for _, value in rows], self._hidden)
         known = values["epoch"] == np.asarray(epochs, dtype=np.uint32)
         is_committed = (~known | (values["offset"] < np.asarray(committed))).all(axis=1)
         expired = values["last_time_ms"] < self._swept_ms

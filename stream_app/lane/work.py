@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from faust.types import TP
 
 from model.checkpoint import Checkpoint
@@ -21,13 +22,15 @@ from stream_app.events import decode_batch
 from stream_app.health import WorkerHealth
 from stream_app.lane.changelog import Changelog
 from stream_app.lane.commit import AtStep, Committer, Written
-from stream_app.lane.compute import Computed, Todo, compute
+from stream_app.lane.compute import Computed, Todo, compute, damage_told
+from stream_app.lane.due_walk import WALK_ROWS, DueWalk
 from stream_app.lane.erasure import erase, receipt
 from stream_app.lane.intake import Intake
 from stream_app.lane.journal import encode
 from stream_app.lane.merge import Triple
 from stream_app.lane.partition import Batch, Erasure, Partition
 from stream_app.lane.rounds import Rounds
+from stream_app.lane.scoring import Scoring
 from stream_app.lane.sweep import SLICE_ROWS, Sweep
 from stream_app.lane.table import RowTable
 from stream_app.lane.turns import Turns
@@ -36,6 +39,8 @@ from stream_app.settings import Settings
 
 ROUND_WAIT_S = 0.1
 """What a partition waits for others before it goes on without them."""
+WALK_PAUSE_S = 2.0
+"""Between two slices of a walk: together they take about a thousandth of the time."""
 
 
 class Work:
@@ -44,6 +49,7 @@ class Work:
     committable      per topic partition, the offset after the last record that is wholly applied
     applied_events   since the worker began
     sweeps           per partition, how far expired rows are deleted
+    walks            per partition, how far the due predictions are counted
 
     Args:
         settings, checkpoint, metrics, health: of the worker.
@@ -83,11 +89,17 @@ class Work:
         self.committable: dict[TP, int] = {}
         self.applied_events = 0
         self.sweeps: dict[int, Sweep] = {}
+        self.walks: dict[int, DueWalk] = {}
+        self._walked: dict[int, float] = {}
+        self._scoring = Scoring(checkpoint, metrics)
 
     def forget(self) -> None:
         """The assignment has ended."""
         self.committable.clear()
         self.sweeps.clear()
+        self.walks.clear()
+        self._walked.clear()
+        self._scoring.forget()
 
     async def serve(self, partition: Partition, accepts: Callable[[], bool]) -> None:
         """Work on a partition until its assignment ends, or no other batch is to begin."""
@@ -103,11 +115,14 @@ class Work:
                     await self._apply(partition, found)
             if isinstance(found, Batch):
                 await self._sweep(partition)
+                self._walk(partition)
                 await asyncio.sleep(0)
             elif isinstance(found, Erasure):
                 await self._erase(partition, found)
             elif not await self._sweep(partition):
                 self._want(partition)
+                if self._walk(partition):
+                    found = WALK_PAUSE_S if found is None else min(found, WALK_PAUSE_S)
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(partition.arrived.wait(), found)
 
@@ -170,6 +185,18 @@ class Work:
         # Not what has expired since: that is decided when the next entry is in the journal.
         self.sweeps[partition.number].note(batch.entry.swept_ms)
         computed.count(self._metrics, began_s, acknowledged_s)
+        self._score(partition, computed)
+
+    def _score(self, partition: Partition, computed: Computed) -> None:
+        """Count what the batch says of earlier lists and predictions."""
+        walk = self.walks[partition.number]
+        if computed.scorable is not None:
+            self._scoring.count_lists(computed.scorable)
+        scored = computed.scored
+        if scored is not None and len(scored):
+            new = np.flatnonzero(walk.is_new(scored.due_s, computed.scored_users))
+            self._scoring.count_predictions(scored.take(new))
+        walk.note(max(computed.batch.entry.after))
 
     def _compute(self, todos: Sequence[Todo]) -> list[Computed]:
         began = time.monotonic()
@@ -219,6 +246,7 @@ class Work:
             partition.number, erased.results, partition.fence, committable, confirm
         )
         self._metrics.erased_users_total.inc()
+        self._scoring.erase(request.user_id.encode())
 
     async def _sweep(self, partition: Partition) -> bool:
         """Delete a slice of the rows that have expired; whether there are more to look at."""
@@ -227,9 +255,10 @@ class Work:
             return False
         found = self._rows.after(partition.number, sweep.position, SLICE_ROWS)
         committed = self._consumer._committed_offset
-        expired = sweep.next_expired(
-            found, [committed[tp] or 0 for tp in partition.tps], partition.epochs
-        )
+        with damage_told():
+            expired = sweep.next_expired(
+                found, [committed[tp] or 0 for tp in partition.tps], partition.epochs
+            )
         if expired:
             keys, gone = list(expired), [None] * len(expired)
             async with self._changelog.lock(partition.number):
@@ -242,6 +271,19 @@ class Work:
                 self._rows.write(partition.number, keys, gone, reached)
             self._metrics.expired_rows_total.inc(len(keys))
         return not sweep.is_done
+
+    def _walk(self, partition: Partition) -> bool:
+        """Count what is due in a slice of the rows, when it is time; whether a walk goes on."""
+        walk, now = self.walks.get(partition.number), time.monotonic()
+        if walk is None or walk.is_done:
+            return False
+        if now >= self._walked.get(partition.number, 0.0) + WALK_PAUSE_S:
+            self._walked[partition.number] = now
+            found = self._rows.after(partition.number, walk.position, WALK_ROWS)
+            with damage_told():
+                scored = walk.next_due(found)
+            self._scoring.count_predictions(scored)
+        return not walk.is_done
 
     def highwaters(self, partition: Partition) -> list[int | None]:
         """The ends of the input topics, as far as the fetches have told."""

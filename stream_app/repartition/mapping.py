@@ -85,7 +85,7 @@ class Mapper:
             refused.reason,
             refused.message,
             self._settings.dead_letter_max_bytes,
-            refused.user,
+            user=refused.user,
         )
         to = self._settings.dead_letters_topic, partition % self._letter_partitions
         return Out(to, letter.key, letter.value, [*letter.headers, place.header()], None)

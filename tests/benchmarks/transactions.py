@@ -1,7 +1,7 @@
 """What a Kafka transaction per batch costs, beside the same records without one.
 
 Each batch is what the lane writes for so many events: outputs of 3 kB for a fifth of them, a
-changelog row of 2,032 bytes per distinct user, and the source offsets of three topics. Four ways,
+changelog row of 2,048 bytes per distinct user, and the source offsets of three topics. Four ways,
 taken in turn in every round:
 
 plain_one          what the worker does: one producer; outputs acknowledged, then rows; offsets are
@@ -48,7 +48,7 @@ BATCHES = {50: 40, 500: 20, 4000: 5}
 """Batches of a partition and round, per size."""
 PARTITIONS = 4
 OUTPUT_BYTES = 3000
-ROW_BYTES = 2032
+ROW_BYTES = 2048
 EVENTS_PER_OUTPUT = 5
 USERS = 4000
 MAX_BATCH_BYTES = 1_000_000

@@ -21,12 +21,16 @@ from tests.unit.test_dashboards import queries
 from tests.workers import FASTER, WAIT_S, overrides_of, send_all, start_worker
 
 USERS, EVENTS = 20, 60
+AWAY_S = 31 * 86400
 COMPARISON = re.compile(r"\s(==|!=|>=|<=|>|<)\s")
 STATED = DriftSettings(2.0, 1000.0, 900.0, 1100.0, 40.0, history_low=1.0, history_high=5.0)
 
 
 def events() -> Iterator[LogRecord]:
-    """Of each user one event an hour, so that the drift test gets its units; some are broken."""
+    """Of each user one event an hour, so that the drift test gets its units; some are broken.
+
+    The last ones come when the windows of the predictions have passed.
+    """
     kinds = (
         EventType.CLICK,
         EventType.CLICK,
@@ -37,7 +41,9 @@ def events() -> Iterator[LogRecord]:
     for number in range(USERS * EVENTS):
         user = f"user-{number % USERS}".encode()
         kind = kinds[number // USERS % len(kinds)]
-        good = record(kind, number, number // USERS * 3600, user.decode())
+        hour = number // USERS
+        time_s = hour * 3600 + (AWAY_S if hour >= EVENTS - 10 else 0)
+        good = record(kind, number, time_s, user.decode())
         value = broken(kind, number).value if number % 40 == 0 else good.value
         assert value is not None
         yield LogRecord(kind, user, value, START_MS, number)

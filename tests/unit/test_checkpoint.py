@@ -40,6 +40,28 @@ def test_the_band_of_the_history_and_the_end_of_the_log_are_kept(
     assert read.number == checkpoint.number  # rows stay valid
 
 
+def test_base_rates_are_kept_and_change_no_row(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    rate = np.linspace(0.0, 1.0, checkpoint.vocabulary.categories).astype(np.float32)
+    statistics = replace(checkpoint.statistics, category_rate=rate)
+    rated = renamed(replace(checkpoint, statistics=statistics))
+    save(rated, tmp_path, "# card")
+    read = load(tmp_path)
+    np.testing.assert_array_equal(read.statistics.category_rate, rate)
+    assert read.version == rated.version != checkpoint.version
+    assert read.number == checkpoint.number
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
+def test_base_rates_out_of_bounds_are_refused(
+    checkpoint: Checkpoint, tmp_path: Path, value: float
+) -> None:
+    rate = np.full(checkpoint.vocabulary.categories, value, np.float32)
+    statistics = replace(checkpoint.statistics, category_rate=rate)
+    save(renamed(replace(checkpoint, statistics=statistics)), tmp_path, "# card")
+    with pytest.raises(CheckpointError, match="category_rate"):
+        load(tmp_path)
+
+
 def test_load_gives_what_was_saved(directory: Path, checkpoint: Checkpoint) -> None:
     read = load(directory)
     assert (read.version, read.number) == (checkpoint.version, checkpoint.number)
@@ -51,6 +73,9 @@ def test_load_gives_what_was_saved(directory: Path, checkpoint: Checkpoint) -> N
     )
     for f in fields(Statistics):
         ours, theirs = getattr(checkpoint.statistics, f.name), getattr(read.statistics, f.name)
+        if f.name == "category_rate":
+            assert ours is theirs is None
+            continue
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
     for name, weight in checkpoint.network.state_dict().items():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.state import new_rows, pack
-from stream_app.comparison import Comparison, Coverage, compare, digest, explain
+from stream_app.comparison import LEFT_OUT, Comparison, Coverage, compare, digest, explain
 
 H = 8
 
@@ -65,7 +65,7 @@ def test_hidden_states_compare_by_their_difference(name: str, gap: float, equal:
 
 def test_every_other_field_compares_to_the_last_bit() -> None:
     for name in new_rows(1, H).dtype.names or ():
-        if name in ("h", "c", "anchor_h", "anchor_c", "version"):
+        if name in ("h", "c", "anchor_h", "anchor_c", "version", *LEFT_OUT):
             continue
         left, right = row(), row(**{name: 3})
         found = outcome({"a": left}, {"a": right})
@@ -74,6 +74,14 @@ def test_every_other_field_compares_to_the_last_bit() -> None:
         (field,) = explain("a", left, right, H).fields
         assert field.name.startswith(name)
         assert float(field.stored) == 3
+
+
+def test_kept_predictions_are_left_out() -> None:
+    left, right = row(), row(window_due_s=9, window_category=[1, 2, 3], window_probability=0.5)
+    found = outcome({"a": left}, {"a": right})
+    assert found.exact
+    assert found.stored_sha256 == found.offline_sha256
+    assert explain("a", left, right, H).fields == ()
 
 
 def test_the_first_place_of_an_array_is_named() -> None:

@@ -70,6 +70,9 @@ def test_a_row_as_it_was_stored_is_applied() -> None:
         ("unit_slot", 192),
         ("recent_kind", 6),
         ("recent_kind", 255),
+        ("window_probability", 1.0),
+        ("window_probability", -0.5),
+        ("window_probability", np.nan),
     ],
 )
 def test_each_bound_of_a_row(field: str, value: float) -> None:
@@ -83,7 +86,13 @@ def test_each_bound_of_a_row(field: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("recent_item", 77), ("recent_category", 21), ("slot_category", 21)]
+    ("field", "value"),
+    [
+        ("recent_item", 77),
+        ("recent_category", 21),
+        ("slot_category", 21),
+        ("window_category", 21),
+    ],
 )
 def test_each_bound_of_an_index(field: str, value: int) -> None:
     vocabulary = small_checkpoint().vocabulary

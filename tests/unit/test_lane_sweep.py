@@ -64,6 +64,15 @@ def test_offsets_of_another_epoch_of_the_topic_do_not_hold_a_row() -> None:
     assert list(Sweep(100, H).next_expired(found, COMMITTED, EPOCHS)) == [b"ann"]
 
 
+def test_rows_of_the_first_layout_expire_too() -> None:
+    key, value = stored({b"ann": 1})[0]
+    assert value[-16:] == bytes(16)
+    place = new_rows(1, H).dtype.fields["version"][1]
+    old = value[:place] + b"\x01\0" + value[place + 2 : -16]
+    found = [(key, old), *stored({b"bob": 2})]
+    assert list(Sweep(100, H).next_expired(found, COMMITTED, EPOCHS)) == [b"ann", b"bob"]
+
+
 def test_begins_again_when_more_has_expired() -> None:
     sweep = Sweep(100, H)
     found = stored({b"ann": 150})

@@ -45,6 +45,12 @@ def test_every_name_has_the_prefix(registry: CollectorRegistry, metrics: Metrics
         "interest_drift_tested_steps",
         "interest_drift_history_alarms_per_1000_steps",
         "interest_recommendations",
+        "interest_scored_events",
+        "interest_list_hits",
+        "interest_prediction_log_loss",
+        "interest_prediction_cases",
+        "interest_prediction_probability",
+        "interest_prediction_happened",
         "interest_drift_false_alarms_per_1000_users_30d",
         "interest_drift_average_run_length_steps",
         "interest_recovery_remaining_records",
@@ -87,6 +93,8 @@ def test_no_label_names_a_user_or_an_item(registry: CollectorRegistry, metrics: 
         "version",
         "hidden_size",
         "bound",
+        "model",
+        "bin",
     }
 
 

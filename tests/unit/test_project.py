@@ -29,7 +29,16 @@ HOMES = {
 }
 MODEL_LIBRARIES = {"numpy", "torch", "safetensors", "pyarrow", "rich"}
 # The transition and what it is made of see no clock, no files and no environment.
-PURE = ("state", "events", "interest_lstm", "interests", "drift", "ranking", "transition")
+PURE = (
+    "state",
+    "events",
+    "interest_lstm",
+    "interests",
+    "drift",
+    "kept_prediction",
+    "ranking",
+    "transition",
+)
 IMPURE = {"time", "os", "random", "socket", "subprocess", "pathlib", "asyncio", "threading"}
 
 

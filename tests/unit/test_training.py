@@ -17,6 +17,7 @@ from model.counting import (
     TOGETHER_DECAY,
     TOGETHER_PRIOR,
     by_user,
+    category_rates,
     count_neighbours,
     count_statistics,
     follow_pairs,
@@ -325,6 +326,19 @@ def test_statistics_name_the_main_category_and_the_popular(
         assert (statistics.item_category[listed[listed > 0]] == category).all()
     assert (statistics.trending_item > 0).all()
     np.testing.assert_allclose(np.exp(statistics.item_log_popularity).sum(), 1, rtol=1e-3)
+
+
+def test_base_rates_count_who_touches_a_category_after_a_step() -> None:
+    """A window of 100 s at each step that the log sees the end of, of the last 100 s of these."""
+    log = _clicks([(0, 1), (0, 2), (0, 2), (1, 1), (1, 3)])
+    # The last window ends at 300 s: so windows begin after 100 s and up to 200 s.
+    at_s = np.array([150, 160, 300, 100, 190])
+    log = replace(log, time_ms=1000 * at_s, category=np.array([1, 2, 2, 1, 3]))
+    rate = category_rates(log, 5, np.array([1.0]), 100)
+    assert rate is not None
+    # Windows at 150, 160 and 190: 2 after 150, nothing after 160 (300 is too late) and after 190.
+    np.testing.assert_allclose(rate, np.array([0.0, 0.1, 1.1, 0.1, 0.1]) / 4, rtol=1e-6)
+    assert category_rates(log, 5, np.array([1.0]), 1000) is None
 
 
 def test_training_leaves_threads_and_the_random_state_alone(log: EventLog) -> None:
