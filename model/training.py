@@ -5,7 +5,7 @@
 3. the network on all but the last slice, early stopping on that slice
 4. how much of the LSTM's interest to keep on top of the counters, by the same slice
 5. statistics and counters on the whole log; the network again where ``refit`` says so
-6. temperature, drift threshold and fusion weights, on rows that the transition makes
+6. temperature, intervals, drift threshold and fusion weights, on rows that the transition makes
 """
 
 from __future__ import annotations
@@ -239,11 +239,12 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     early_statistics = count_statistics(early_batch, m.vocabulary, m.half_life_s, m.horizon_s)
     draft = _checkpoint(network, early_statistics, m, config)
     progress("tuning", 0, 3)
-    late = tuning.late_rows(draft, m.batch, len(m.names), m.late_s, config.seed, config.target)
-    temperature = tuning.fit_temperature(draft, late)
+    late = tuning.late_slices(draft, m.batch, len(m.names), m.late_s, config.seed, config.target)
+    temperature = tuning.fit_temperature(draft, late[-1])
     early_statistics = replace(early_statistics, temperature=temperature)
     lists = held_lists(draft, m.batch, held, config.lists, config.seed)
     draft = replace(draft, statistics=early_statistics)
+    reliability = tuning.interest_reliability(draft, late)
     ranking, ndcg = tuning.choose_ranking(draft, lists, progress)
 
     progress("tuning", 1, 3)
@@ -261,7 +262,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         fit_counters(network, windows, learning, random, progress)
     tuning.set_profile(network, together, profile, windows)
     statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
-    statistics = replace(statistics, temperature=temperature)
+    statistics = replace(statistics, temperature=temperature, reliability=reliability)
     checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking)
     progress("tuning", 2, 3)
     wanted = config.average_run_length
