@@ -30,7 +30,7 @@ from model.learning import (
     window_loss,
 )
 from model.metrics import DISCOUNT, TOP, ndcg_by_user, top_cases
-from model.reliability import fit_reliability
+from model.reliability import Cases, fit_reliability
 from model.state import StateBatch, new_rows
 from model.transition import transition
 from model.windows import Windows
@@ -38,6 +38,7 @@ from model.windows import Windows
 MAX_STEPS = 4096
 MAX_USERS = 2000
 MAX_SLICES = 4
+READ_TOGETHER = 512
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
 RIDGES = (1.0, 4.0, 16.0, 64.0)
@@ -266,11 +267,17 @@ def _touched(
 
 def interest_reliability(checkpoint: Checkpoint, slices: Sequence[Late]) -> np.ndarray:
     """``Statistics.reliability`` of each user's highest probabilities in the slices."""
-    found = []
-    for late in slices:
-        p = interests.category_probabilities(late.rows, late.now_ms, checkpoint)
-        found.append(top_cases(p, late.label))
-    return fit_reliability(found)
+    return fit_reliability([_cases(checkpoint, late) for late in slices])
+
+
+def _cases(checkpoint: Checkpoint, late: Late) -> Cases:
+    p, true = [np.zeros(0)], [np.zeros(0, dtype=bool)]
+    for at in range(0, len(late.rows), READ_TOGETHER):
+        part = slice(at, at + READ_TOGETHER)
+        stated = interests.category_probabilities(late.rows[part], late.now_ms[part], checkpoint)
+        for column, found in zip((p, true), top_cases(stated, late.label[part]), strict=True):
+            column.append(found)
+    return np.concatenate(p), np.concatenate(true)
 
 
 def fit_temperature(checkpoint: Checkpoint, late: Late) -> np.ndarray:
