@@ -29,24 +29,26 @@ def exchange(
 
     user  (R,) whose the lists are, for the intervals
     """
-    gains, spreads, rows = [], [], []
+    gains: list[np.ndarray] = []
+    spreads: list[tuple[float, float]] = []
     for weight in LAMBDAS:
         tuned = replace(checkpoint, ranking=replace(checkpoint.ranking, diversity=weight))
         found = rank(held.rows, held.now_ms, tuned, NDCG_10.at)
         _, gain = NDCG_10.values(places(found.item, held.target))
         gains.append(gain)
-        apart = miscalibration(held.rows, held.now_ms, found.item, checkpoint)
-        spreads.append((float(found.diversity.mean()), float(apart.mean())))
+        divergence = miscalibration(held.rows, held.now_ms, found.item, checkpoint)
+        spreads.append((float(found.diversity.mean()), float(divergence.mean())))
     lost = np.stack([gain - gains[0] for gain in gains], 1)  # (R, lambdas)
     intervals = mean_intervals(lost, user, seed)
-    figures = {}
+    figures: dict[str, float] = {}
+    points: list[tuple[float, float]] = []
     cells: list[list[Cell]] = []
     for weight, gain, change, interval, (spread, apart) in zip(
         LAMBDAS, gains, lost.T, intervals, spreads, strict=True
     ):
         name = f"{weight:g}"
         cells.append([name, float(gain.mean()), float(change.mean()), *interval, spread, apart])
-        rows.append((spread, float(gain.mean())))
+        points.append((spread, float(gain.mean())))
         figures |= {
             f"diversity, lambda {name}, NDCG@10": float(gain.mean()),
             f"diversity, lambda {name}, diversity": spread,
@@ -57,7 +59,7 @@ def exchange(
         f"{len(held):,} lists of {NDCG_10.at} items. Diversity is 1 - the sum of squared shares of "
         "the list's categories; miscalibration is KL(interests || list) in nats."
     )
-    curve = Curve("NDCG and diversity", "diversity", "NDCG@10", {"calibrated re-ranking": rows})
+    curve = Curve("NDCG and diversity", "diversity", "NDCG@10", {"calibrated re-ranking": points})
     return Figures("What diversity costs", columns, cells, note), curve, figures
 
 

@@ -53,7 +53,9 @@ def removals(batch: EventBatch, step: np.ndarray, checkpoint: Checkpoint) -> Rem
     place[order] = np.arange(len(batch))
     user = batch.user[order]
     head = (batch.line == 0)[order]
-    base, steps, owner, case, removed = [], [], [], [], []
+    base, steps, owner = [], [], []
+    case: list[int] = []
+    removed: list[int] = []
     retained = np.zeros(len(step), np.int64)
     for number, end in enumerate(place[step].tolist()):
         start = max(int(np.searchsorted(user, user[end])), end - RECENT)
@@ -103,7 +105,8 @@ def fidelity(
     found = score_drops(rows, now_ms, item[:, None], checkpoint)[:, 0]
     by_stepping = np.where(np.isnan(found), -np.inf, found).argmax(1)
     user = batch.user[step]
-    cells, figures = [], {}
+    cells: list[list[Cell]] = []
+    figures: dict[str, float] = {}
     for name, named in (
         ("the recent step that counts most, as stated", by_counts),
         ("the step without which the score falls most, stepped again", by_stepping),
