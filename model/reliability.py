@@ -2,15 +2,13 @@
 
 An interval is one of a group: of N pairs of user and category with like stated probability p, how
 many come true. The count is beta-binomial: chance within the group, and a rate that lies around p,
-in log-odds, as far as rates of groups did in slices of the log that lie before. What users have in
-common within a slice, what a season does to all, and a wrong curve all show there.
+in log-odds, as far as rates of groups did in the later slice of the log, which the network had not
+seen. What a user's pairs have in common, and a curve of the wrong shape, both show there.
 
 Dimensions: P pairs, G groups, B bins.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,6 +16,8 @@ from model.beta_binomial import count_interval
 
 GROUP_PAIRS = 100
 BINS = 15
+PRIOR_GROUPS = 10
+"""What all groups together say of a bin's variance counts as much as so many of its own."""
 SHARE = 0.9
 """Of the groups whose count lies inside of the interval."""
 Cases = tuple[np.ndarray, np.ndarray]
@@ -34,30 +34,33 @@ def grouped(cases: Cases, size: int) -> tuple[np.ndarray, np.ndarray]:
     return p[order].reshape(-1, size).mean(1), true[order].reshape(-1, size).mean(1)
 
 
-def fit_reliability(slices: Sequence[Cases]) -> np.ndarray:
+def fit_reliability(cases: Cases) -> np.ndarray:
     """(mean probability, standard deviation in log-odds, cases, hits) of bins, (B, 4) float32.
 
-    slices  the cases of each slice; those with fewer than a group say nothing
+    A bin's variance is drawn to that of all groups, the more the fewer groups it has. Fewer cases
+    than a group say nothing, and give no bin.
     """
-    found = [grouped(cases, GROUP_PAIRS) for cases in slices]
-    mean, share = (np.concatenate(column) for column in zip(*found, strict=True))
+    mean, share = grouped(cases, GROUP_PAIRS)
+    if len(mean) == 0:
+        return np.zeros((0, 4), np.float32)
     order = np.argsort(mean, kind="stable")
+    common = _variance(mean, share)
     bins = []
-    for part in np.array_split(order, min(BINS, len(order))) if len(order) else ():
-        cases = len(part) * GROUP_PAIRS
-        bins.append((mean[part].mean(), _spread(mean[part], share[part]), cases, 0))
-        bins[-1] = (*bins[-1][:3], round(share[part].sum() * GROUP_PAIRS))
-    made = np.array(bins, np.float32).reshape(-1, 4)
-    kept = np.diff(made[:, 0], prepend=-1.0) > 0
-    return made[kept]
+    for part in np.array_split(order, min(BINS, len(order))):
+        own = len(part) / (len(part) + PRIOR_GROUPS)
+        spread = np.sqrt(own * _variance(mean[part], share[part]) + (1 - own) * common)
+        hits = round(share[part].sum() * GROUP_PAIRS)
+        bins.append((mean[part].mean(), spread, len(part) * GROUP_PAIRS, hits))
+    made = np.array(bins, np.float32)
+    return made[np.diff(made[:, 0], prepend=-1.0) > 0]
 
 
-def _spread(mean: np.ndarray, share: np.ndarray) -> float:
-    """Standard deviation of the rates of G groups around their mean, beyond chance, in log-odds."""
-    variance = mean * (1 - mean)
-    beyond = (share - mean) ** 2 - variance / GROUP_PAIRS
-    scale = variance**2 * (1 - 1 / GROUP_PAIRS)
-    return float(np.sqrt(max(beyond.sum(), 0.0) / max(scale.sum(), 1e-12)))
+def _variance(mean: np.ndarray, share: np.ndarray) -> float:
+    """Variance of the rates of G groups around their mean, beyond chance, in log-odds."""
+    chance = mean * (1 - mean)
+    beyond = (share - mean) ** 2 - chance / GROUP_PAIRS
+    scale = chance**2 * (1 - 1 / GROUP_PAIRS)
+    return float(max(beyond.sum(), 0.0) / max(scale.sum(), 1e-12))
 
 
 def share_interval(

@@ -6,7 +6,6 @@ Dimensions: R rows, C categories.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,14 +29,13 @@ from model.learning import (
     window_loss,
 )
 from model.metrics import DISCOUNT, TOP, ndcg_by_user, top_cases
-from model.reliability import Cases, fit_reliability
+from model.reliability import fit_reliability
 from model.state import StateBatch, new_rows
 from model.transition import transition
 from model.windows import Windows
 
 MAX_STEPS = 4096
 MAX_USERS = 2000
-MAX_SLICES = 4
 READ_TOGETHER = 512
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -203,9 +201,9 @@ def _sums(row: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Late:
-    """Rows of R users at one time, and what followed.
+    """Rows of the later slice and what followed.
 
-    rows, now_ms, label   rows at that time and the categories touched within the horizon
+    rows, now_ms, label   rows at its start and the categories touched within the horizon
     """
 
     rows: StateBatch
@@ -213,18 +211,15 @@ class Late:
     label: np.ndarray
 
 
-def late_slices(
+def late_rows(
     checkpoint: Checkpoint,
     batch: EventBatch,
     users: int,
     late_s: int,
     seed: int = 0,
     target: int | None = None,
-) -> list[Late]:
-    """Rows at the start of the later slice, and before it where windows and history are whole.
-
-    Moves rows of at most 2,000 users through the log. The slices ascend in time, a horizon apart,
-    and the last is that of ``late_s``; the users of one are those who have an event before it.
+) -> Late:
+    """Moves rows through the log up to the later slice, of at most 2,000 users.
 
     target  event type of the labels, None for all
     """
@@ -236,48 +231,32 @@ def late_slices(
     batch = batch.take(number[batch.user] >= 0)
     batch = replace(batch, user=number[batch.user])
     quiet = replace(checkpoint, recommend_every=NEVER)
-    first_s = int(batch.time_ms.min(initial=late_s * 1000)) // 1000
-    rows, moved_to_ms, slices = new_rows(len(chosen), checkpoint.hidden), 0, []
-    for back in reversed(range(MAX_SLICES)):
-        time_s = late_s - back * checkpoint.horizon_s
-        if back and time_s < first_s + checkpoint.horizon_s:
-            continue
-        until_ms = time_s * 1000
-        between = batch.take((batch.time_ms >= moved_to_ms) & (batch.time_ms < until_ms))
-        rows, _ = transition(rows, between, Source(), quiet)
-        moved_to_ms = until_ms
-        label = _touched(batch, len(rows), until_ms, checkpoint, target)
-        there = np.flatnonzero(rows["events"] > 0)
-        slices.append(Late(rows[there], np.full(len(there), until_ms), label[there]))
-    return slices
-
-
-def _touched(
-    batch: EventBatch, users: int, from_ms: int, checkpoint: Checkpoint, target: int | None
-) -> np.ndarray:
-    """The categories that each user touches within the horizon from a time on, (U, C) bool."""
-    label = np.zeros((users, checkpoint.vocabulary.categories), dtype=bool)
-    until_ms = from_ms + checkpoint.horizon_s * 1000
-    inside = (batch.time_ms >= from_ms) & (batch.time_ms <= until_ms) & (batch.category > 0)
+    late_ms = late_s * 1000
+    rows, _ = transition(
+        new_rows(len(chosen), checkpoint.hidden),
+        batch.take(batch.time_ms < late_ms),
+        Source(),
+        quiet,
+    )
+    label = np.zeros((len(rows), checkpoint.vocabulary.categories), dtype=bool)
+    until_ms = late_ms + checkpoint.horizon_s * 1000
+    inside = (batch.time_ms >= late_ms) & (batch.time_ms <= until_ms) & (batch.category > 0)
     if target is not None:
         inside &= batch.event_type == target
     label[batch.user[inside], batch.category[inside]] = True
-    return label
+    now_ms = np.full(len(rows), late_ms)
+    return Late(rows, now_ms, label)
 
 
-def interest_reliability(checkpoint: Checkpoint, slices: Sequence[Late]) -> np.ndarray:
-    """``Statistics.reliability`` of each user's highest probabilities in the slices."""
-    return fit_reliability([_cases(checkpoint, late) for late in slices])
-
-
-def _cases(checkpoint: Checkpoint, late: Late) -> Cases:
+def interest_reliability(checkpoint: Checkpoint, late: Late) -> np.ndarray:
+    """``Statistics.reliability`` of each user's highest probabilities in the later slice."""
     p, true = [np.zeros(0)], [np.zeros(0, dtype=bool)]
     for at in range(0, len(late.rows), READ_TOGETHER):
         part = slice(at, at + READ_TOGETHER)
         stated = interests.category_probabilities(late.rows[part], late.now_ms[part], checkpoint)
         for column, found in zip((p, true), top_cases(stated, late.label[part]), strict=True):
             column.append(found)
-    return np.concatenate(p), np.concatenate(true)
+    return fit_reliability((np.concatenate(p), np.concatenate(true)))
 
 
 def fit_temperature(checkpoint: Checkpoint, late: Late) -> np.ndarray:

@@ -18,7 +18,7 @@ from model.held_lists import HeldLists
 from model.ranking import SMOOTHING, rank
 from model.state import StateBatch
 
-LAMBDAS = (0.0, 0.3, 0.6, 0.8, 0.9)
+LAMBDAS = (0.0, 0.5, 0.8, 0.9, 0.97)
 ROWS_TOGETHER = 256
 
 

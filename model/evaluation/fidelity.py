@@ -108,21 +108,23 @@ def fidelity(
     cells: list[list[Cell]] = []
     figures: dict[str, float] = {}
     for name, named in (
-        ("the recent step that counts most, as stated", by_counts),
-        ("the step without which the score falls most, stepped again", by_stepping),
+        ("the step that counts most, as stated", by_counts),
+        ("the step that stepping again finds", by_stepping),
     ):
         whole = np.where(named < made.retained, named, -1)
         values, of = _compared(drop, there, _event_of(whole, there))
         mean = values.mean(0) if len(values) else np.full(values.shape[1], np.nan)
         interval = mean_intervals(values, user[of], seed)
-        cells.append(_row(name, len(values), mean, interval))
+        drop_of, others_of, more, most = mean.tolist()
+        low, high = interval[2].tolist()
+        between = f"{low:.4f} to {high:.4f}"
+        cells.append([name, f"{len(values):,}", drop_of, others_of, more, between, most])
         figures |= {
             f"fidelity, {name}: drop": float(mean[0]),
             f"fidelity, {name}: drop of others": float(mean[1]),
             f"fidelity, {name}: lowers more": float(mean[2]),
         }
-    columns = ["named", "cases", "drop", "95 %", "others' drop", "95 %"]
-    columns += ["lowers more", "95 %", "lowers most", "95 %"]
+    columns = ["named", "cases", "drop", "others' drop", "lowers more", "95 %", "lowers most"]
     note = (
         f"Of {len(rows):,} listed items, those with a named event and another one. Drop of the "
         "item's score when the event is removed and the row made again; beside the mean over the "
@@ -177,10 +179,3 @@ def _compared(
     mean = (drop[of] * others).sum(1) / others.sum(1)
     most = np.where(others, drop[of], -np.inf).max(1, initial=-np.inf)
     return np.stack((own, mean, own > mean, own > most), 1).astype(np.float64), of
-
-
-def _row(name: str, cases: int, mean: np.ndarray, interval: np.ndarray) -> list[Cell]:
-    row: list[Cell] = [name, f"{cases:,}"]
-    for value, (low, high) in zip(mean.tolist(), interval.tolist(), strict=True):
-        row += [value, f"{low:.4f} to {high:.4f}"]
-    return row

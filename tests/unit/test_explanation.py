@@ -52,7 +52,7 @@ def test_a_score_falls_as_if_the_step_had_not_been(
     drops = score_drops(rows, rows["last_time_ms"], lists.item, checkpoint)
     assert drops.shape == (USERS, 4, RECENT)
     compared = 0
-    for user in range(0, USERS, 3):
+    for user in range(0, USERS, 5):
         row, now_ms, item = rows[[user]], rows["last_time_ms"][[user]], lists.item[[user]]
         steps = int(row["steps"][0])
         since_anchor = (steps - 1) % RECENT + 1
@@ -71,7 +71,7 @@ def test_a_score_falls_as_if_the_step_had_not_been(
             wanted = whole - item_scores(made, now_ms, item, checkpoint)[0]
             np.testing.assert_allclose(drops[user, :, back], wanted, atol=0.02)
             compared += 1
-    assert compared > 50
+    assert compared > 40
     assert np.nanmax(np.abs(drops)) > 1  # far above what is let pass
 
 

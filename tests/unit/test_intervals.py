@@ -15,10 +15,7 @@ from model.errors import CheckpointError
 from model.evaluation.intervals import coverage_table, coverages
 from model.interests import interval
 from model.reliability import GROUP_PAIRS, Cases, fit_reliability, grouped
-from model.state import new_rows
-from model.tuning import late_slices
 from tests.checkpoints import tiny_checkpoint
-from tests.event_batches import random_log, run
 
 SPREAD = 0.4
 
@@ -47,43 +44,38 @@ def test_an_interval_is_no_longer_than_it_must_be() -> None:
     assert low[0] == 0
 
 
-def _slices(count: int, spread: float, seed: int) -> list[Cases]:
-    """Windows of pairs whose log-odds are all shifted by one draw a window."""
+def _cases(spread: float, seed: int) -> Cases:
+    """Groups of pairs with like probabilities; each has its own shift in log-odds."""
     random = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        p = random.beta(1.5, 8, 6000)
-        logit = np.log(p / (1 - p)) + random.normal(0, spread)
-        found.append((p, random.random(len(p)) < 1 / (1 + np.exp(-logit))))
-    return found
+    p = np.repeat(np.sort(random.beta(1.5, 8, 600)), GROUP_PAIRS)
+    logit = np.log(p / (1 - p)) + np.repeat(random.normal(0, spread, 600), GROUP_PAIRS)
+    return p, random.random(len(p)) < 1 / (1 + np.exp(-logit))
 
 
-def test_the_spread_of_windows_is_found() -> None:
-    reliability = fit_reliability(_slices(60, SPREAD, 0))
+def test_the_spread_of_groups_is_found() -> None:
+    reliability = fit_reliability(_cases(SPREAD, 0))
     assert reliability.shape == (15, 4)
     assert (np.diff(reliability[:, 0]) > 0).all()
-    np.testing.assert_allclose(reliability[5:, 1], SPREAD, rtol=0.25)
-    assert reliability[:, 2].sum() == 60 * 6000
+    np.testing.assert_allclose(reliability[5:, 1], SPREAD, rtol=0.3)
+    assert reliability[:, 2].sum() == 600 * GROUP_PAIRS
     rate = reliability[:, 3] / reliability[:, 2]
     np.testing.assert_allclose(rate, reliability[:, 0], atol=0.03)
-    calm = fit_reliability(_slices(10, 0.0, 1))
-    assert calm[5:, 1].max() < 0.1
-    assert fit_reliability([(np.full(30, 0.2), np.ones(30, dtype=bool))]).shape == (0, 4)
+    assert fit_reliability(_cases(0.0, 1))[5:, 1].mean() < 0.1
+    assert fit_reliability((np.full(30, 0.2), np.ones(30, dtype=bool))).shape == (0, 4)
 
 
-@pytest.mark.parametrize("pairs", [GROUP_PAIRS, 1000])
-def test_nine_of_ten_groups_of_later_windows_are_inside(checkpoint: Checkpoint, pairs: int) -> None:
-    statistics = replace(checkpoint.statistics, reliability=fit_reliability(_slices(60, SPREAD, 2)))
-    learned = replace(checkpoint, statistics=statistics)
-    inside: list[np.ndarray] = []
-    alone: list[np.ndarray] = []
-    for cases in _slices(60, SPREAD, 3):
-        mean, share = grouped(cases, pairs)
-        for found, of in ((inside, learned), (alone, checkpoint)):
-            low, high = interval(mean, of, pairs)
-            found.append((share >= low - 1e-9) & (share <= high + 1e-9))
-    assert np.concatenate(inside).mean() == pytest.approx(0.9, abs=0.04)
-    assert np.concatenate(alone).mean() < 0.8  # chance alone does not explain it
+def test_nine_of_ten_later_groups_are_inside(checkpoint: Checkpoint) -> None:
+    reliability = fit_reliability(_cases(SPREAD, 2))
+    learned = replace(
+        checkpoint, statistics=replace(checkpoint.statistics, reliability=reliability)
+    )
+    mean, share = grouped(_cases(SPREAD, 3), GROUP_PAIRS)
+    inside = []
+    for of in (learned, checkpoint):
+        low, high = interval(mean, of)
+        inside.append(float(((share >= low - 1e-9) & (share <= high + 1e-9)).mean()))
+    assert 0.88 < inside[0] < 0.96  # counts are whole, so that a little more than 0.9 are
+    assert inside[1] < 0.85  # chance alone does not explain it
 
 
 def test_an_interval_keeps_the_shape_and_grows_with_the_spread(checkpoint: Checkpoint) -> None:
@@ -133,35 +125,6 @@ def test_a_damaged_reliability_is_refused(
     save(renamed(replace(checkpoint, statistics=statistics)), tmp_path, "")
     with pytest.raises(CheckpointError):
         load(tmp_path)
-
-
-def test_slices_know_what_came_before_them_and_are_told_what_came_after(
-    checkpoint: Checkpoint,
-) -> None:
-    log = random_log(3, 1500, 40, checkpoint)
-    first_s, last_s = int(log.time_ms.min()) // 1000, int(log.time_ms.max()) // 1000
-    horizon_s = (last_s - first_s) // 5
-    short = replace(checkpoint, horizon_s=horizon_s)
-    late_s = last_s - horizon_s
-    slices = late_slices(short, log, 40, late_s)
-    times = [int(each.now_ms[0]) // 1000 for each in slices]
-    assert times == [late_s - back * horizon_s for back in (2, 1, 0)] or times == [
-        late_s - back * horizon_s for back in (3, 2, 1, 0)
-    ]
-    for each, time_s in zip(slices, times, strict=True):
-        before = log.take(log.time_ms < time_s * 1000)
-        rows, _ = run(before, 40, short, [])
-        rows = rows[rows["events"] > 0]
-        np.testing.assert_array_equal(each.rows["slot_category"], rows["slot_category"])
-        np.testing.assert_array_equal(each.rows["events"], rows["events"])
-        inside = (log.time_ms >= time_s * 1000) & (log.time_ms <= (time_s + horizon_s) * 1000)
-        users = np.unique(before.user)
-        for row, user in enumerate(users.tolist()):
-            own = log.category[inside & (log.user == user)]
-            assert set(np.flatnonzero(each.label[row]).tolist()) == set(own[own > 0].tolist())
-    assert len(late_slices(short, log.take(slice(0, 0)), 40, late_s)[-1].rows) == len(
-        new_rows(0, checkpoint.hidden)
-    )
 
 
 def test_coverage_is_counted_by_groups(checkpoint: Checkpoint) -> None:

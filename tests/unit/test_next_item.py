@@ -218,7 +218,7 @@ def test_lists_are_those_of_the_row_before(
     assert checked == 5
     assert len(by_target) == number.sum()
     costs, reasons = report.tables[-2:]
-    assert [row[0] for row in costs.rows] == ["0", "0.3", "0.6", "0.8", "0.9"]
+    assert [row[0] for row in costs.rows] == ["0", "0.5", "0.8", "0.9", "0.97"]
     miscalibration = [float(row[-1]) for row in costs.rows]
     assert miscalibration == sorted(miscalibration, reverse=True)
     (curve,) = report.curves

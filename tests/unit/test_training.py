@@ -149,7 +149,7 @@ def test_the_checkpoint_keeps_what_its_intervals_are_made_of(
     assert (np.diff(mean) > 0).all()
     assert ((spread >= 0) & (hits <= cases)).all()
     users = len(np.unique(log.before(cutoff_ms).user))
-    assert 0.5 * users * 10 < cases.sum() <= 4 * users * 10
+    assert 0.5 * users * 10 < cases.sum() <= users * 10
     low, high = interests.interval(mean, trained.checkpoint)
     alone = replace(trained.checkpoint, statistics=trained.draft.statistics)
     alone_low, alone_high = interests.interval(mean, alone)  # the draft's were not measured
