@@ -12,7 +12,7 @@ card.md                data, hash, period, figures: for people
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ MAX_NUMBER = 1e4
 MAX_SETTING = 1e12
 """Of a setting or statistic."""
 MIN_TEMPERATURE = 1e-3
+MAX_BINS = 64
+OPTIONAL = ("reliability", "category_rate")
+"""Statistics that a checkpoint may lack."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class RankingSettings:
     lstm, transition, category, alike, popularity, trend, seen   weight of each part
     follows, together, again    what a neighbour and the item itself count in the transition part,
                                 by how many steps back the user came to it, newest first
-    diversity                   score lost per listed item of the same category
+    diversity                   lambda of the calibrated re-ranking, from 0 (none) to below 1
     """
 
     lstm: float = 1.0
@@ -112,6 +115,10 @@ class Statistics:
                                        (0-2, 3-5, 6-10, 11-30, 31-100, above 100 events)
     category_rate       (C,) float32   how often a category is touched within the horizon after a
                                        step; None where the log was too short to tell
+    reliability         (B, 4) float32 how far the observed share of pairs with like probabilities
+                                       lies from them, in B bins: mean probability, ascending;
+                                       standard deviation in log-odds; cases; hits. None where it
+                                       was not measured; see reliability.py
     """
 
     item_category: np.ndarray
@@ -127,6 +134,7 @@ class Statistics:
     half_life_s: np.ndarray
     temperature: np.ndarray
     category_rate: np.ndarray | None = None
+    reliability: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
 
 @dataclass(frozen=True)
@@ -214,8 +222,8 @@ def load(directory: Path | str) -> Checkpoint:
     """
     directory = Path(directory)
     config = _read_config(directory)
-    written = _read(directory / "vocabulary.json").decode("utf-8", "replace")
-    vocabulary = Vocabulary.from_json(written)
+    names = _read(directory / "vocabulary.json").decode("utf-8", "replace")
+    vocabulary = Vocabulary.from_json(names)
     try:
         size = NetworkSize(**config["network"])
         drift = DriftSettings(**config["drift"])
@@ -229,12 +237,11 @@ def load(directory: Path | str) -> Checkpoint:
         tensors = load_tensors(_read(directory / "model.safetensors"))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(directory, "model.safetensors cannot be read") from error
-    names = [f.name for f in fields(Statistics)]
-    missing = [name for name in names if name not in tensors and name != "category_rate"]
+    known = [f.name for f in fields(Statistics) if f.name in tensors or f.name not in OPTIONAL]
+    missing = [name for name in known if name not in tensors]
     if missing:
         raise _damaged(directory, f"model.safetensors lacks {missing[0]}")
-    arrays = {name: _widened(tensors.pop(name)) for name in names if name in tensors}
-    statistics = Statistics(**arrays)
+    statistics = Statistics(**{name: _widened(tensors.pop(name)) for name in known})
     _check_statistics(directory, statistics, size)
     network = _network(directory, size, tensors)
     parts = (network, vocabulary, statistics, drift, ranking)
@@ -266,8 +273,9 @@ def _tensors(checkpoint: Checkpoint) -> bytes:
     arrays = {k: v.detach().cpu().numpy() for k, v in checkpoint.network.state_dict().items()}
     for f in fields(Statistics):
         array = getattr(checkpoint.statistics, f.name)
-        if array is not None:  # what is not known leaves a checkpoint's content as it is
-            arrays[f.name] = array.astype(np.int32) if array.dtype == np.int64 else array
+        if array is None or (f.name in OPTIONAL and not len(array)):
+            continue  # what is not known leaves a checkpoint's content as it is
+        arrays[f.name] = array.astype(np.int32) if array.dtype == np.int64 else array
     return save_tensors({k: np.ascontiguousarray(v) for k, v in arrays.items()})
 
 
@@ -377,6 +385,8 @@ def _check_settings(
     numbers = [*weights, *stated]
     if not all(isinstance(x, (int, float)) and abs(x) <= MAX_SETTING for x in numbers):
         raise _damaged(directory, "config.json has a setting out of bounds")
+    if not 0 <= ranking.diversity < 1:
+        raise _damaged(directory, "its diversity is not from 0 to below 1")
     if not all(len(curve) == LOOK_BACK and min(curve) >= 0 for curve in curves):
         raise _damaged(directory, f"config.json lacks {LOOK_BACK} weights from 0 by step back")
 
@@ -398,6 +408,7 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         "trending_item": (tops, "int64", items),
         "half_life_s": ((RATES,), "float64", None),
         "temperature": ((TEMPERATURES,), "float32", None),
+        "reliability": ((*s.reliability.shape[:1], 4), "float32", None),
     }
     if s.category_rate is not None:
         expected["category_rate"] = ((categories,), "float32", None)
@@ -413,6 +424,10 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         raise _damaged(directory, "it has too many or too few neighbours or popular items")
     if not ((s.half_life_s >= 1).all() and (s.temperature >= MIN_TEMPERATURE).all()):
         raise _damaged(directory, "a half-life or temperature is too small")
+    mean = s.reliability[:, 0]
+    ascends = len(mean) <= MAX_BINS and (mean <= 1).all() and (np.diff(mean) > 0).all()
+    if not (ascends and (s.reliability >= 0).all()):
+        raise _damaged(directory, "its reliability is not one of ascending probabilities")
     if not all((w >= 0).all() for w in (s.neighbour_follows, s.neighbour_together, s.item_again)):
         raise _damaged(directory, "a neighbour has a negative weight")
     if s.category_rate is not None and not (

@@ -106,6 +106,7 @@ def moved_on(
         neighbour_together=near.together,
         item_again=near.again,
         temperature=checkpoint.statistics.temperature,
+        reliability=checkpoint.statistics.reliability,
     )
     made = build_checkpoint(
         network,

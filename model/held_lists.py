@@ -33,7 +33,7 @@ def held_lists(
 ) -> HeldLists:
     """At most ``lists`` of the events that ``held`` (N,) marks and that have an earlier one.
 
-    The order of the rows is no order of time.
+    They stand by user, and in order of time.
     """
     order = np.argsort(batch.user, kind="stable")
     user = batch.user[order]
@@ -42,22 +42,32 @@ def held_lists(
     event = np.flatnonzero(wanted)
     if len(event) > lists:
         event = np.sort(np.random.default_rng(seed).choice(event, lists, replace=False))
+    step = order[event]
+    rows = rows_before(checkpoint, batch, step)
+    return HeldLists(rows, rows["last_time_ms"], batch.item[step])
+
+
+def rows_before(checkpoint: Checkpoint, batch: EventBatch, step: np.ndarray) -> StateBatch:
+    """The user's row just before each of R steps of the batch, (R,)."""
+    order = np.argsort(batch.user, kind="stable")
+    place = np.empty(len(batch), np.int64)
+    place[order] = np.arange(len(batch))
+    index = np.argsort(place[step])
+    event = place[step][index]  # ascending
+    user = batch.user[order]
     users, number = np.unique(user[event], return_inverse=True)
     first = np.searchsorted(user, users)
-    rows = new_rows(len(users), checkpoint.hidden)
-    reached = first.copy()
-    found, targets = [rows[:0]], [np.zeros(0, np.int64)]
+    rows, reached = new_rows(len(users), checkpoint.hidden), first.copy()
+    found = new_rows(len(step), checkpoint.hidden)
     while len(event):
         _, head = np.unique(number, return_index=True)  # the next event of each user
-        now, of = event[head], number[head]
-        event, number = np.delete(event, head), np.delete(number, head)
+        now, of, into = event[head], number[head], index[head]
+        event, number, index = (np.delete(each, head) for each in (event, number, index))
         length = now - reached[of]
         at = np.repeat(reached[of] - np.cumsum(length) + length, length) + np.arange(length.sum())
         between = batch.take(order[at])
         between = replace(between, user=np.repeat(of, length))
         rows, _ = moved_rows(rows, between, Source(), checkpoint)
         reached[of] = now
-        found.append(rows[of])
-        targets.append(batch.item[order[now]])
-    held_rows = np.concatenate(found)
-    return HeldLists(held_rows, held_rows["last_time_ms"], np.concatenate(targets))
+        found[into] = rows[of]
+    return found

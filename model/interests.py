@@ -12,6 +12,7 @@ import numpy as np
 from model.blocks import in_blocks
 from model.checkpoint import Checkpoint
 from model.interest_lstm import InterestLSTM
+from model.reliability import GROUP_PAIRS, share_interval
 from model.state import MAX_COUNT, RECENT, SLOTS, StateBatch
 
 EVENT_BUCKETS = np.array([3, 6, 11, 31, 101])
@@ -164,6 +165,25 @@ def category_probabilities(
     probabilities = sigmoid(logits)
     probabilities[:, 0] = 0.0
     return probabilities
+
+
+def interval(
+    probability: np.ndarray, checkpoint: Checkpoint, pairs: int = GROUP_PAIRS
+) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) of the 90 % interval of each stated probability, in its shape.
+
+    Of a hundred (``pairs``) pairs of user and category with this probability, the share that comes
+    true lies between the two, ends included, nine times out of ten: so far do chance and what the
+    checkpoint saw of its own calibration reach (reliability.py).
+    """
+    return share_interval(probability, checkpoint.statistics.reliability, pairs)
+
+
+def shares(logits: np.ndarray, named: int) -> np.ndarray:
+    """Each row's interests as a distribution over the categories 1 to ``named`` - 1, (R, C)."""
+    share = np.zeros(logits.shape)
+    share[:, 1:named] = sigmoid(logits[:, 1:named])
+    return np.asarray(share / np.maximum(share.sum(1, keepdims=True), 1e-12))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,14 @@ amount = sum over the recent steps j, newest first, of follows[j] * (share of wh
 
 So what a step carries of an item's amount is exact. Fusion weights are learned (fusion.py).
 
+With a diversity lambda above 0 the list is a calibrated one (Steck, Calibrated Recommendations,
+RecSys 2018): of the best candidates, greedily, that of the highest
+
+(1 - lambda) * sum of scores - lambda * KL(p || q)
+
+where p is the user's interests as a distribution over categories, and q the list's: each item
+counts 1/K, and a hundredth of p is mixed in. The sum is submodular, so greedy is near the best.
+
 Dimensions: R rows, K list length, J recent steps looked at, N neighbour places of a row,
 P candidate places of a row, E entries: the candidates of all rows.
 """
@@ -40,6 +48,9 @@ LIKELY_CATEGORIES = 5
 CATEGORY_ITEMS = 10
 TRENDING_ITEMS = 20
 POOL = 50
+"""Candidates that a calibrated list is chosen from."""
+SMOOTHING = 0.01
+"""Share of the user's interests that is mixed into a list's, so that no divergence is infinite."""
 CHUNK_ROWS = 256
 """Rows ranked together: a block size, and small enough for the processor's cache."""
 SCORED_TOGETHER = 1024
@@ -115,7 +126,7 @@ def _rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) 
     found = candidates(recent, likely, checkpoint)  # (R, P)
     item, carrier = found.item, found.carrier
     score = _scores(rows, out, logits, found, checkpoint)  # (R, P), -inf where none
-    chosen = _choose(score, item, checkpoint, k)  # (R, K) places, best first
+    chosen = _choose(score, item, logits, checkpoint, k)  # (R, K) places, best first
     row = np.arange(len(rows))[:, None]
     top_item, top_score, step = item[row, chosen], score[row, chosen], carrier[row, chosen]
     again = found.own[row, chosen]
@@ -393,28 +404,71 @@ def catalogue_scores(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoin
     return scores
 
 
-def _choose(score: np.ndarray, item: np.ndarray, checkpoint: Checkpoint, k: int) -> np.ndarray:
+def item_scores(
+    rows: StateBatch, now_ms: np.ndarray, item: np.ndarray, checkpoint: Checkpoint
+) -> np.ndarray:
+    """Scores of some items of each row, (R, K) as ``item``: those of ``catalogue_scores``."""
+    network, statistics = checkpoint.network, checkpoint.statistics
+    out = interests.hidden_readout(rows, checkpoint)
+    logits = interests.category_logits(rows, out, now_ms // 1000, checkpoint)
+    recent, _ = recent_items(rows)
+    neighbour, follows, together = neighbours_of(recent, checkpoint)
+    near = np.concatenate((neighbour, recent), 1)  # (R, N + J)
+    amounts = _amounts(recent, follows, together, checkpoint)
+    amount = np.stack([(amounts * (near == each[:, None])).sum(1) for each in item.T], 1)
+    own = np.einsum("rkh,rh->rk", network.item.weight.detach().numpy()[item], out)
+    category = statistics.item_category[item]
+    last = interests.last_step(rows)[1][:, None]
+    return _fuse(
+        amount,
+        own + network.item_bias.detach().numpy()[item],
+        np.take_along_axis(logits, category, 1),
+        (category == last) & (last > 0),
+        statistics.item_log_popularity[item],
+        statistics.item_log_trend[item],
+        (item[:, :, None] == recent[:, None, :]).any(2),
+        checkpoint,
+    )
+
+
+def _choose(
+    score: np.ndarray, item: np.ndarray, logits: np.ndarray, checkpoint: Checkpoint, k: int
+) -> np.ndarray:
     """Places of the k best of each row, best first; ties go to the lower item (R, K)."""
     if checkpoint.ranking.diversity <= 0:
         return interests.best(score, k)
-    return _diversify(interests.best(score, POOL), score, item, checkpoint, k)[:, :k]
+    top = interests.best(score, max(POOL, k))
+    return _calibrated(top, score, item, logits, checkpoint, k)
 
 
-def _diversify(
-    top: np.ndarray, score: np.ndarray, item: np.ndarray, checkpoint: Checkpoint, k: int
+def _calibrated(
+    top: np.ndarray,
+    score: np.ndarray,
+    item: np.ndarray,
+    logits: np.ndarray,
+    checkpoint: Checkpoint,
+    k: int,
 ) -> np.ndarray:
-    """Greedy choice from the pool: each listed item of a category costs the next ones of it."""
-    values = np.take_along_axis(score, top, 1).astype(np.float64)  # (R, POOL)
-    category = checkpoint.statistics.item_category[np.take_along_axis(item, top, 1)]
+    """Greedy choice from the pool of places ``top``: what an item adds to scores less divergence.
+
+    An item moves its category's share of the list alone, so the divergence falls by p times the
+    log of what that share grows by.
+    """
+    weight = checkpoint.ranking.diversity
+    category = checkpoint.statistics.item_category[np.take_along_axis(item, top, 1)]  # (R, POOL)
+    liked = interests.shares(logits, checkpoint.vocabulary.first_category_bucket)
+    liked = np.take_along_axis(liked, category, 1)
+    relevance = (1 - weight) * np.take_along_axis(score, top, 1).astype(np.float64)
+    step = (1 - SMOOTHING) / k
+    share = np.maximum(SMOOTHING * liked, 1e-12)  # of the category in the list, smoothed
     row = np.arange(len(top))
-    picked = []
-    for _ in range(min(k, top.shape[1])):
-        best = values.argmax(1)
-        picked.append(top[row, best])
-        same = category == category[row, best][:, None]
-        values = values - checkpoint.ranking.diversity * same
-        values[row, best] = -np.inf
-    return np.stack(picked, 1)
+    picked = np.empty((len(top), min(k, top.shape[1])), np.int64)
+    for place in range(picked.shape[1]):
+        best = (relevance + weight * liked * np.log1p(step / share)).argmax(1)
+        picked[:, place] = top[row, best]
+        share += step * (category == category[row, best][:, None])
+        relevance[row, best] = -np.inf
+    return picked
 
 
 def _reasons(

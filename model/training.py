@@ -5,7 +5,7 @@
 3. the network on all but the last slice, early stopping on that slice
 4. how much of the LSTM's interest to keep on top of the counters, by the same slice
 5. statistics and counters on the whole log; the network again where ``refit`` says so
-6. temperature, drift threshold and fusion weights, on rows that the transition makes
+6. temperature, intervals, drift threshold and fusion weights, on rows that the transition makes
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class TrainingConfig:
     target              event type whose categories are predicted, None for all
     half_lives          sets of half-lives of the counts that are tried, in horizons
     calibration_steps   shuffled steps that the threshold is set on, at most
+    diversity           lambda of the calibrated re-ranking of lists, 0 for none; see ranking.py
     """
 
     seed: int = 0
@@ -87,6 +88,7 @@ class TrainingConfig:
     refit: bool = True
     average_run_length: int = 1000
     calibration_steps: int = 400_000
+    diversity: float = 0.0
     recommend_every: int = 5
     threads: int = 1
     target: int | None = None
@@ -244,6 +246,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     early_statistics = replace(early_statistics, temperature=temperature)
     lists = held_lists(draft, m.batch, held, config.lists, config.seed)
     draft = replace(draft, statistics=early_statistics)
+    reliability = tuning.interest_reliability(draft, late)
     ranking, ndcg = tuning.choose_ranking(draft, lists, progress)
 
     progress("tuning", 1, 3)
@@ -261,7 +264,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         fit_counters(network, windows, learning, random, progress)
     tuning.set_profile(network, together, profile, windows)
     statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
-    statistics = replace(statistics, temperature=temperature)
+    statistics = replace(statistics, temperature=temperature, reliability=reliability)
     checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking)
     progress("tuning", 2, 3)
     wanted = config.average_run_length
@@ -278,9 +281,14 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "updates kept": float(kept),
         "scale of the profile": profile.scale,
         "next-item NDCG@10 of the lists": ndcg,
+        "spread of observed shares beyond chance, in log-odds": _mean(reliability[:, 1]),
     }
     card = _card(log, config, m, checkpoint, figures, source)
     return Trained(checkpoint, card, figures, replace(draft, ranking=ranking), lists)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _with_half_lives(
@@ -380,7 +388,7 @@ def _checkpoint(
         m.vocabulary,
         statistics,
         drift or DriftSettings(),
-        ranking or RankingSettings(),
+        ranking or RankingSettings(diversity=config.diversity),
         m.horizon_s,
         config.recommend_every,
         trained_until_s=m.end_s,

@@ -1,4 +1,4 @@
-"""What a later slice of the log decides: shares, temperatures, fusion weights.
+"""What a later slice of the log decides: shares, temperatures, intervals, fusion weights.
 
 Rows come from ``transition``, so what is chosen here holds for the rows that the lane makes.
 Dimensions: R rows, C categories.
@@ -28,13 +28,15 @@ from model.learning import (
     readout,
     window_loss,
 )
-from model.metrics import DISCOUNT, TOP, ndcg_by_user
+from model.metrics import DISCOUNT, TOP, ndcg_by_user, top_cases
+from model.reliability import fit_reliability
 from model.state import StateBatch, new_rows
 from model.transition import transition
 from model.windows import Windows
 
 MAX_STEPS = 4096
 MAX_USERS = 2000
+READ_TOGETHER = 512
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
 RIDGES = (1.0, 4.0, 16.0, 64.0)
@@ -244,6 +246,17 @@ def late_rows(
     label[batch.user[inside], batch.category[inside]] = True
     now_ms = np.full(len(rows), late_ms)
     return Late(rows, now_ms, label)
+
+
+def interest_reliability(checkpoint: Checkpoint, late: Late) -> np.ndarray:
+    """``Statistics.reliability`` of each user's highest probabilities in the later slice."""
+    p, true = [np.zeros(0)], [np.zeros(0, dtype=bool)]
+    for at in range(0, len(late.rows), READ_TOGETHER):
+        part = slice(at, at + READ_TOGETHER)
+        stated = interests.category_probabilities(late.rows[part], late.now_ms[part], checkpoint)
+        for column, found in zip((p, true), top_cases(stated, late.label[part]), strict=True):
+            column.append(found)
+    return fit_reliability((np.concatenate(p), np.concatenate(true)))
 
 
 def fit_temperature(checkpoint: Checkpoint, late: Late) -> np.ndarray:

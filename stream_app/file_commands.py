@@ -64,6 +64,10 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Checkpoint directory to write.")],
     cutoff: Annotated[str | None, typer.Option(help="Use only events before this time.")] = None,
     horizon: Annotated[str, typer.Option(help="Length of the predicted window.")] = "30d",
+    diversity: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.999, help="How far lists follow the mix of interests."),
+    ] = 0.0,
     seed: int = 0,
     quick: QuickOption = False,
 ) -> None:
@@ -75,7 +79,7 @@ def train_command(
     log = read_event_log(data)
     cutoff_ms = None if cutoff is None else parse_time(cutoff)
     with stages() as progress:
-        config = _config(parse_duration(horizon), seed, quick)
+        config = replace(_config(parse_duration(horizon), seed, quick), diversity=diversity)
         trained = train(log, config, progress, cutoff_ms, data.name)
     save(trained.checkpoint, out, trained.card)
     console.print(f"Wrote model {trained.checkpoint.version} to {out}; its card is {out}/card.md.")

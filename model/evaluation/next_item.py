@@ -21,11 +21,14 @@ import numpy as np
 import pyarrow as pa
 
 from model.checkpoint import Checkpoint
+from model.evaluation.diversity import exchange
+from model.evaluation.fidelity import fidelity
 from model.evaluation.item_lists import LIST_ITEMS, list_table, list_tables, places
 from model.evaluation.protocols import Options
 from model.evaluation.report import Report
 from model.event_log import EventLog, read_event_log
 from model.events import EventBatch, Source
+from model.held_lists import HeldLists, rows_before
 from model.item_baselines import ItemFloor, Mix, Queries, tuned_floor
 from model.learning import Progress
 from model.prediction import event_cuts
@@ -39,6 +42,8 @@ LATER_MS = 30 * 60_000
 EVER_MS = int(np.iinfo(np.int64).min)
 BATCH_STEPS = 20_000
 LISTED_STEPS = 4000
+SAMPLE = 4000
+"""Targets whose lists show what diversity costs and whether reasons hold."""
 CANDIDATES = 300
 """Places of a list before seen items are taken from it."""
 
@@ -169,7 +174,34 @@ def _after_the_split(options: Options, progress: Progress, last: bool) -> Report
     columns = {"user_id": _names(users, targets)}
     if not last:
         columns["target"] = pa.array(targets.number)
-    return _report(title, lists, listed, targets, checkpoint, columns, options.seed)
+    report = _report(title, lists, listed, targets, checkpoint, columns, options.seed)
+    if last:
+        return report
+    return _with_lists_of_a_sample(report, batch, order[targets.step], checkpoint, options.seed)
+
+
+def _with_lists_of_a_sample(
+    report: Report, batch: EventBatch, step: np.ndarray, checkpoint: Checkpoint, seed: int
+) -> Report:
+    """The report with what diversity costs and whether reasons hold, for some of the targets.
+
+    step  (Q,) of ``batch``, the first of each target
+    """
+    step = step[batch.item[step] > 0]
+    if len(step) > SAMPLE:
+        step = np.sort(np.random.default_rng(seed).choice(step, SAMPLE, replace=False))
+    if len(step) == 0:
+        return report
+    rows = rows_before(checkpoint, batch, step)
+    held = HeldLists(rows, rows["last_time_ms"], batch.item[step])
+    costs, curve, cost_figures = exchange(held, batch.user[step], checkpoint, seed)
+    reasons, reason_figures = fidelity(batch, held, step, checkpoint, seed)
+    return replace(
+        report,
+        tables=[*report.tables, costs, reasons],
+        figures={**report.figures, **cost_figures, **reason_figures},
+        curves=[*report.curves, curve],
+    )
 
 
 def leave_one_out(options: Options, progress: Progress) -> Report:

@@ -17,6 +17,7 @@ from model import baselines, interests
 from model.baselines import FactorModel, History
 from model.checkpoint import Checkpoint
 from model.evaluation import trees
+from model.evaluation.intervals import Coverage, coverage_table, coverages
 from model.evaluation.protocols import Options
 from model.evaluation.report import Cell, Curve, Figures, Report
 from model.event_log import EventLog, read_event_log
@@ -56,6 +57,7 @@ class Cut:
     observed  (K, C) events in the window
     touched   (K, C) bool, touched before the cut-off
     events    (K,) events before the cut-off
+    coverage  how often the model's intervals held, by size of group
     """
 
     cutoff_ms: int
@@ -65,6 +67,7 @@ class Cut:
     observed: np.ndarray
     touched: np.ndarray
     events: np.ndarray
+    coverage: Sequence[Coverage] = ()
 
     def new_only(self) -> Cut:
         """The same without the categories that a user has touched."""
@@ -154,6 +157,7 @@ def score_cut(
         observed=observed,
         touched=history.counts()[chosen] > 0,
         events=rows["events"].astype(np.int64),
+        coverage=coverages(top_cases(scores["model"], label), checkpoint),
     )
 
 
@@ -202,6 +206,9 @@ def report(cuts: Sequence[Cut], new_only: bool, predictions: pa.Table, seed: int
     tables.append(_table("All users with a history", every, _counts(cuts)))
     figures |= {f"all users: {p}: {k}": v for p, row in every.items() for k, v in row.items()}
     tables.append(_by_bucket(cuts, seed))
+    intervals, held = coverage_table([(cut.cutoff_ms, cut.coverage) for cut in cuts])
+    tables.append(intervals)
+    figures |= held
     newcomers = _newcomers(cuts, seed)
     tables.append(newcomers)
     return Report(

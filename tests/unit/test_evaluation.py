@@ -311,6 +311,12 @@ def test_window_figures_of_a_cut(log: EventLog, checkpoint: Checkpoint, cutoff_m
     assert figures["all: decayed counts: NDCG@10"] > figures["all: most popular: NDCG@10"]
     assert figures["all: blend: NDCG@10"] > figures["all: most popular: NDCG@10"]
     assert 0 < figures["all users: blend: log-loss / base"] < 1.5
+    (table,) = (t for t in made.tables if t.title == "Intervals of the interests")
+    pairs = 10 * len(cut.users)
+    assert [row[1:3] for row in table.rows[:2]] == [
+        [f"{size:,}", str(pairs // size)] for size in sorted((100, pairs // 15))
+    ]
+    assert 0 <= figures["intervals: groups of 100"] <= 1
     new = cut.new_only()
     assert new.label.sum() < cut.label.sum()
     assert not (new.label & cut.touched).any()

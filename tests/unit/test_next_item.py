@@ -217,6 +217,16 @@ def test_lists_are_those_of_the_row_before(
         seen[user] = True
     assert checked == 5
     assert len(by_target) == number.sum()
+    costs, reasons = report.tables[-2:]
+    assert [row[0] for row in costs.rows] == ["0", "0.5", "0.8", "0.9", "0.97"]
+    miscalibration = [float(row[-1]) for row in costs.rows]
+    assert miscalibration == sorted(miscalibration, reverse=True)
+    (curve,) = report.curves
+    assert len(curve.lines["calibrated re-ranking"]) == 5
+    gain = report.figures["diversity, lambda 0, NDCG@10"]
+    assert gain == pytest.approx(report.figures["all, model, NDCG@10"])  # all targets are drawn
+    for name, *_ in reasons.rows:
+        assert report.figures[f"fidelity, {name}: drop"] > 0
 
 
 def test_protocols_end_to_end(data: Path, log: EventLog, checkpoint: Checkpoint) -> None:

@@ -9,8 +9,15 @@ import pytest
 import torch
 
 from model.checkpoint import Checkpoint
-from model.interests import category_probabilities, decayed_counts, hidden_readout
-from model.ranking import Reason, catalogue_scores, rank
+from model.evaluation.diversity import miscalibration
+from model.interests import (
+    category_logits,
+    category_probabilities,
+    decayed_counts,
+    hidden_readout,
+    shares,
+)
+from model.ranking import Reason, catalogue_scores, item_scores, rank, recent_items
 from model.state import StateBatch
 from tests.checkpoints import tiny_checkpoint
 from tests.event_batches import random_log, run
@@ -69,16 +76,64 @@ def test_a_reason_names_a_step_that_the_item_follows(
         assert category in lists.interests.category[r]
 
 
+def test_scores_of_named_items_equal_the_reference(
+    checkpoint: Checkpoint, rows: StateBatch
+) -> None:
+    now = rows["last_time_ms"] + 1000
+    item = np.random.default_rng(0).integers(1, 200, (len(rows), 7))
+    item[:, :3] = recent_items(rows)[0][:, :3].clip(1)
+    found = item_scores(rows, now, item, checkpoint)
+    exact = np.take_along_axis(catalogue_scores(rows, now, checkpoint), item, 1)
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.9])
+def test_a_calibrated_list_is_the_greedy_one(
+    checkpoint: Checkpoint, rows: StateBatch, weight: float
+) -> None:
+    """Step by step and by the definition: scores less the divergence of interests and list."""
+    now, k = rows["last_time_ms"], 10
+    some = rows[:12]
+    calibrated = replace(checkpoint, ranking=replace(checkpoint.ranking, diversity=weight))
+    lists = rank(some, now[:12], calibrated, k)
+    pool = rank(some, now[:12], checkpoint, 50)
+    logits = category_logits(some, hidden_readout(some, checkpoint), now[:12] // 1000, checkpoint)
+    p = shares(logits, checkpoint.vocabulary.first_category_bucket)
+    np.testing.assert_allclose(p.sum(1), 1)
+    of_item = checkpoint.statistics.item_category
+    for row in range(len(some)):
+        chosen: list[int] = []
+        score = dict(zip(pool.item[row].tolist(), pool.score[row].tolist(), strict=True))
+
+        def objective(items: list[int], row: int = row, score: dict[int, float] = score) -> float:
+            q = np.bincount(of_item[items], minlength=p.shape[1]) / k
+            q = 0.99 * q + 0.01 * p[row]
+            there = p[row] > 0
+            divergence = (p[row, there] * np.log(p[row, there] / q[there])).sum()
+            return (1 - weight) * sum(score[i] for i in items) - weight * float(divergence)
+
+        for _ in range(k):
+            left = [item for item in score if item not in chosen]
+            chosen.append(max(left, key=lambda item: objective([*chosen, item])))
+        assert lists.item[row].tolist() == chosen
+
+
 def test_diversity_setting_spreads_the_list(checkpoint: Checkpoint, rows: StateBatch) -> None:
-    plain = rank(rows, rows["last_time_ms"], checkpoint, 10)
-    spread = rank(
-        rows,
-        rows["last_time_ms"],
-        replace(checkpoint, ranking=replace(checkpoint.ranking, diversity=2.0)),
-        10,
-    )
-    assert spread.diversity.mean() > plain.diversity.mean()
+    now = rows["last_time_ms"]
+    spread = [
+        rank(rows, now, replace(checkpoint, ranking=replace(checkpoint.ranking, diversity=w)), 10)
+        for w in (0.0, 0.5, 0.9, 0.99)
+    ]
+    plain = rank(rows, now, checkpoint, 10)
+    np.testing.assert_array_equal(spread[0].item, plain.item)
+    apart = [miscalibration(rows, now, each.item, checkpoint).mean() for each in spread]
+    assert np.diff(apart).max() < 0  # the more it counts, the nearer lists come to the interests
+    assert spread[2].diversity.mean() > plain.diversity.mean()
     assert ((plain.diversity >= 0) & (plain.diversity < 1)).all()
+    longer = rank(
+        rows, now, replace(checkpoint, ranking=replace(checkpoint.ranking, diversity=0.5)), 60
+    )
+    assert longer.item.shape == (len(rows), 60)
 
 
 def test_unnamed_buckets_are_never_listed(rows: StateBatch) -> None:

@@ -143,6 +143,26 @@ def test_refit_and_a_sampled_softmax_train_too(log: EventLog, cutoff_ms: int) ->
     assert all(0 <= done <= total for _, done, total in calls)
 
 
+def test_the_checkpoint_keeps_what_its_intervals_are_made_of(
+    log: EventLog, cutoff_ms: int, trained: Trained
+) -> None:
+    mean, spread, cases, hits = trained.checkpoint.statistics.reliability.T
+    assert (np.diff(mean) > 0).all()
+    assert ((spread >= 0) & (hits <= cases)).all()
+    users = len(np.unique(log.before(cutoff_ms).user))
+    assert 0.5 * users * 10 < cases.sum() <= users * 10
+    low, high = interests.interval(mean, trained.checkpoint)
+    alone = replace(trained.checkpoint, statistics=trained.draft.statistics)
+    alone_low, alone_high = interests.interval(mean, alone)  # the draft's were not measured
+    assert (high - low).mean() > (alone_high - alone_low).mean()
+
+
+def test_lists_are_as_diverse_as_asked_for(log: EventLog, cutoff_ms: int) -> None:
+    learning = replace(LEARNING, max_steps=1, counter_steps=1)
+    config = replace(CONFIG, learning=learning, diversity=0.7)
+    assert train(log, config, cutoff_ms=cutoff_ms).checkpoint.ranking.diversity == 0.7
+
+
 def test_a_log_of_one_moment_is_refused(log: EventLog) -> None:
     with pytest.raises(EventLogError, match="fewer than two moments"):
         train(log.take(np.zeros(3, dtype=np.int64)), CONFIG)
