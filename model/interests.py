@@ -217,11 +217,3 @@ def top_interests(logits: np.ndarray, named: int, k: int) -> Interests:
     clipped = np.clip(p, 1e-12, 1 - 1e-12)
     entropy = -(clipped * np.log2(clipped) + (1 - clipped) * np.log2(1 - clipped))
     return Interests(category, p, entropy)
-
-
-def interval(probability: float, checkpoint: Checkpoint) -> tuple[float | None, float | None]:
-    """Bounds between which the true probability lies in 90 % of cases, None where none are known.
-
-    A checkpoint without a calibration of intervals knows none.
-    """
-    return None, None

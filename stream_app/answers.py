@@ -36,14 +36,15 @@ class KnownInterest(Struct, frozen=True, gc=False):
     """Probability, 0 to 1, that the user turns to the category within the horizon.
 
     uncertainty  entropy of the probability in bits: 0 sure, 1 open
-    low, high    between these the probability lies in 90 % of cases, None where that is not known
+    low, high    of a hundred pairs with this probability, the share that comes true lies between
+                 these nine times out of ten
     """
 
     category: str
     probability: float
     uncertainty: float
-    low: float | None = None
-    high: float | None = None
+    low: float
+    high: float
 
 
 class KnownStep(Struct, frozen=True, gc=False):

@@ -91,24 +91,20 @@ def _ranked(
 
 
 def _interests(found: Interests, checkpoint: Checkpoint) -> list[KnownInterest]:
-    known = []
-    for category, p, bits in zip(
-        found.category[0].tolist(),
-        found.probability[0].tolist(),
-        found.uncertainty[0].tolist(),
-        strict=True,
-    ):
-        low, high = interval(p, checkpoint)
-        known.append(
-            KnownInterest(
-                _category(category, checkpoint),
-                round(p, DIGITS),
-                round(bits, DIGITS),
-                None if low is None else round(low, DIGITS),
-                None if high is None else round(high, DIGITS),
-            )
+    low, high = interval(found.probability, checkpoint)
+    return [
+        KnownInterest(
+            _category(category, checkpoint), *(round(figure, DIGITS) for figure in figures)
         )
-    return known
+        for category, *figures in zip(
+            found.category[0].tolist(),
+            found.probability[0].tolist(),
+            found.uncertainty[0].tolist(),
+            low[0].tolist(),
+            high[0].tolist(),
+            strict=True,
+        )
+    ]
 
 
 def _recent(row: np.void, checkpoint: Checkpoint) -> list[KnownStep]:

@@ -34,7 +34,7 @@ def components(ref_template: str) -> dict[str, dict[str, Any]]:
     _, found = msgspec.json.schema_components(_STRUCTS.values(), ref_template=ref_template)
     for schema in found.values():
         schema["description"] = inspect.cleandoc(schema["description"])
-    return {name: _order_choices(schema) for name, schema in sorted(found.items())}
+    return {name: order_choices(schema) for name, schema in sorted(found.items())}
 
 
 def export_schemas(directory: Path) -> list[Path]:

@@ -148,11 +148,10 @@ def _show(found: Inspection) -> None:
         "category", "probability", "90 % interval", "uncertainty (bits)", title="Interests"
     )
     for one in found.interests:
-        known = one.low is not None and one.high is not None
         interests.add_row(
             one.category,
             f"{one.probability:.3f}",
-            f"{one.low:.3f} to {one.high:.3f}" if known else "not known",
+            f"{one.low:.3f} to {one.high:.3f}",
             f"{one.uncertainty:.3f}",
         )
     items = Table("item", "score", "reason", title="Suggested items")

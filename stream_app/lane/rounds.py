@@ -31,7 +31,7 @@ class Rounds:
 
     @asynccontextmanager
     async def joined(self, waits: bool) -> AsyncIterator[None]:
-        """Be part of the next round, from when the one under way is over; of none unless `waits`."""
+        """Be part of the next round, once the one under way is over; of none unless `waits`."""
         if not waits:
             yield
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 import pytest
 
 from model.checkpoint import Checkpoint
@@ -47,7 +48,9 @@ def test_lists_are_those_of_the_message(checkpoint: Checkpoint) -> None:
             (one.category, one.probability, one.uncertainty) for one in message.interests
         ]
         for one in found.interests:
-            assert (one.low, one.high) == interval(one.probability, checkpoint)
+            low, high = interval(np.array([one.probability]), checkpoint)
+            assert (one.low, one.high) == pytest.approx((low[0], high[0]), abs=0.02)
+            assert one.low < one.high
     assert {item.reason.kind for item in found.items} & {"repeated", "viewed_together"}
 
 

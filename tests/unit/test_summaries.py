@@ -29,7 +29,7 @@ def known(**changes: Any) -> Inspection:
         events=1234,
         steps=1300,
         last_event="2026-03-01T10:15:00+00:00",
-        interests=[KnownInterest(category, p, 0.5) for category, p in categories],
+        interests=[KnownInterest(category, p, 0.5, p, p) for category, p in categories],
         items=[RecommendedItem(name, 1.0, why) for name in ("tent-3", "cup-1")],
         drift_history=DriftHistory(2, CHANGE, 1.0, 2.0),
         drift_statistic=1.0,
