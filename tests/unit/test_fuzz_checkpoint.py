@@ -120,6 +120,8 @@ def test_an_escape_that_is_no_character_is_refused(home: Path) -> None:
         ("ranking", "together", [1e13] * 8),
         ("ranking", "again", [1.0] * 9),
         ("ranking", "lstm", 1e300),
+        ("ranking", "diversity", 1.0),
+        ("ranking", "diversity", -0.1),
         ("network", "hidden", HUGE),
     ],
 )
