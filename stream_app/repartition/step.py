@@ -206,11 +206,18 @@ class Repartition(ConsumerRebalanceListener):  # type: ignore[misc]
             logger.warning("The partitions of mixed topics are lost (%s)", type(error).__name__)
             self._forget()
             return
+        self._pass_over(consumer, found)
         report.progress = {
             (tp.topic, tp.partition): (at, max((consumer.highwater(tp) or 0) - at, 0))
             for tp, at in self._next.items()
         }
         self._report(report)
+
+    def _pass_over(self, consumer: Any, found: Collection[TopicPartition]) -> None:
+        """Go past offsets without a record: markers of transactions, what the retention took."""
+        for tp, at in self._next.items():
+            if tp not in found and at < (consumer.highwater(tp) or 0):
+                self._next[tp] = max(at, consumer.position(tp, timeout_ms=POLL_MS) or 0)
 
     def _look(self) -> None:
         """Look every session timeout whether the topics are those that the step began with."""

@@ -20,11 +20,15 @@ from stream_app import topics
 from stream_app.broker import EmbeddedBroker
 from stream_app.demo.processes import WorkerProcess
 from stream_app.letter_topic import read_letter_topic
+from stream_app.log_tail import Where, read_tail
+from stream_app.repartition import step as step_module
 from stream_app.repartition.step import STEPS, Repartition
 from stream_app.settings import Settings
 from stream_app.verify import verify
+from tests import mixed_topics
 from tests.conftest import own_settings
 from tests.mixed_topics import MADE, Mixed, adapter_topics
+from tests.noida import NoidaBroker
 from tests.workers import start_worker, wait_until
 
 RECORDS = 240
@@ -145,6 +149,39 @@ def test_brokers_that_do_not_answer_are_waited_for(tmp_path: Path) -> None:
         finally:
             step.stop()
         assert failures == []
+        assert mixed.broken() == []
+        mixed.close()
+
+
+def test_who_takes_over_looks_from_where_the_commit_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("noida_db", reason="noida-db, which keeps metadata, is not installed")
+    monkeypatch.setattr(mixed_topics, "PRODUCED_MS", int(time.time() * 1000) - 100_000)
+    begun: list[int] = []
+
+    def noted(settings: Settings, starts: dict[Where, int], ends: dict[Where, int]) -> Any:
+        begun.append(sum(starts.values()))
+        return read_tail(settings, starts, ends)
+
+    monkeypatch.setattr(step_module, "read_tail", noted)
+    with NoidaBroker(tmp_path / "noida") as broker:
+        settings = own_settings(broker.bootstrap, tmp_path)
+        settings = settings.model_copy(update={"adapter_topics": adapter_topics(settings)})
+        topics.create(settings)
+        mixed = Mixed(settings)
+        for _ in range(2):
+            written = len(mixed.events()) + len(mixed.letters())
+            mixed.send(LATER)
+            failures: list[Exception] = []
+            step = Repartition(settings, lambda report: None, failures.append)
+            step.start()
+            try:
+                wait_until(lambda found=failures: bool(found) or mixed.is_mapped())  # type: ignore[misc]
+            finally:
+                step.stop()
+            assert failures == []
+            assert begun[-1] == written
         assert mixed.broken() == []
         mixed.close()
 
