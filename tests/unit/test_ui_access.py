@@ -22,7 +22,7 @@ async def page(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
     else:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"data of users"})
+        await send({"type": "http.response.body", "body": b"what is guarded"})
 
 
 async def ask(
@@ -85,7 +85,7 @@ async def test_on_loopback_only_the_page_itself_gets_data(
     guard = Guard(page, None)
     found, sent, body = await ask(guard, **headers)
     assert found == status
-    assert (body == b"data of users") == (status == 200)
+    assert (body == b"what is guarded") == (status == 200)
     assert "default-src 'self'" in sent["content-security-policy"]
     socket, _, _ = await ask(guard, kind="websocket", **headers)
     assert socket == ("websocket.accept" if status == 200 else "websocket.close")
@@ -96,7 +96,7 @@ async def test_with_a_token_nobody_gets_in_without_it() -> None:
     host = {"host": "shop.example"}
     for path in ("/", "/_nicegui/anything", "/?user=ann"):
         status, _, body = await ask(guard, path, **host)
-        assert (status, b"data of users" in body) == (401, False)
+        assert (status, b"what is guarded" in body) == (401, False)
     assert (await ask(guard, kind="websocket", **host))[0] == "websocket.close"
     assert (await ask(guard, "/livez"))[0] == 200
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from kafka import TopicPartition
 
 from stream_app.dead_letters import dead_letter
 from stream_app.events import (
@@ -126,7 +127,7 @@ def test_an_erased_user_is_forgotten_and_a_deleted_letter_taken_back() -> None:
 
     def take(topic: str, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
         record = SimpleNamespace(key=key, value=value, headers=headers, timestamp=1, offset=1)
-        feed.take({SimpleNamespace(topic=topic, partition=0): [record]})
+        feed.take({TopicPartition(topic, 0): [record]})
 
     letter = dead_letter("clicks", 0, 7, b"ann", b"{", "invalid_json", "No JSON.", 100)
     take(settings.dead_letters_topic, letter.key, letter.value, letter.headers)
