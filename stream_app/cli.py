@@ -111,9 +111,7 @@ def ui(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
-    url: Annotated[
-        list[str] | None, typer.Option(help="A worker; once for each of them.")
-    ] = None,
+    url: Annotated[list[str] | None, typer.Option(help="A worker; once for each of them.")] = None,
     with_parent: Annotated[
         bool, typer.Option("--with-parent", help="End in order when standard input ends.")
     ] = False,

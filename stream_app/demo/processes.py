@@ -75,7 +75,9 @@ class WorkerProcess:
         while not self.is_ready():
             self.check_alive()
             if time.monotonic() > deadline:
-                raise WorkerError(f"The {self.what} is not ready in time: {self.unready_because()}.")
+                raise WorkerError(
+                    f"The {self.what} is not ready in time: {self.unready_because()}."
+                )
             time.sleep(0.1)
 
     def is_ready(self) -> bool:

@@ -1,7 +1,7 @@
 """The charts as ECharts takes them; pure. Texts that came from outside are escaped.
 
-Colours are those of Okabe and Ito, which colour-blind people tell apart; those of text and lines are
-variables of the style sheet, so that the charts follow the light and dark of the system.
+Colours are those of Okabe and Ito, which colour-blind people tell apart; those of text and lines
+are variables of the style sheet, so that the charts follow the light and dark of the system.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def assign_colours(before: Mapping[str, str], categories: Sequence[str]) -> dict
 def user_chart(view: UserView, colours: Mapping[str, str]) -> Options:
     """Interests of a user over event time, their uncertainty, and the drifts.
 
-    Three bands over one time axis: marks of the drifts, probabilities of the coloured categories one
-    on the other, and the mean uncertainty of these.
+    Three bands over one time axis: marks of the drifts, probabilities of the coloured categories
+    one on the other, and the mean uncertainty of these.
     """
     points, drifts = view.points, view.drifts
     raised = {drift.timestamp: drift for drift in drifts}

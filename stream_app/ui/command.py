@@ -43,8 +43,16 @@ def run_page(settings: Settings, host: str, port: int, urls: Sequence[str]) -> N
         address = f"[{host}]" if ":" in host else host
         make_page(sources)
         app = FastAPI(openapi_url=None)
-        ui.run_with(app, title=TITLE, favicon=ICON, dark=None, language="en-US", tailwind=False,
-                    show_welcome_message=False, reconnect_timeout=10.0)
+        ui.run_with(
+            app,
+            title=TITLE,
+            favicon=ICON,
+            dark=None,
+            language="en-US",
+            tailwind=False,
+            show_welcome_message=False,
+            reconnect_timeout=10.0,
+        )
         server = uvicorn.Server(
             uvicorn.Config(
                 Guard(app, guard_token),

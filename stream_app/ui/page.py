@@ -16,7 +16,7 @@ from stream_app.ui import charts, words
 from stream_app.ui.feed import FlowFeed, TopicFeed
 from stream_app.ui.history import Counts, Histories
 from stream_app.ui.population import PopulationView
-from stream_app.ui.user_section import UserSection, say, text
+from stream_app.ui.user_section import UserSection, say, show_if, text
 from stream_app.ui.workers import Workers
 
 TITLE = "interest stream"
@@ -165,8 +165,8 @@ class _PopulationSection:
 
     def refresh(self, counts: Counts) -> None:
         seen = (counts.recommendations, counts.drifts)
-        self._empty.set_visibility(not counts.recommendations)
-        self._body.set_visibility(bool(counts.recommendations))
+        show_if(not counts.recommendations, self._empty)
+        show_if(bool(counts.recommendations), self._body)
         if seen == self._seen:
             return
         self._seen = seen
@@ -232,9 +232,7 @@ class _DriftSection:
     def _row(self, drift: Drift) -> Element:
         with (
             html.li() as row,
-            html.button(type="button").on(
-                "click", lambda: self.on_choice(drift.user_id), args=[]
-            ),
+            html.button(type="button").on("click", lambda: self.on_choice(drift.user_id), args=[]),
         ):
             text("b", drift.user_id)
             text("span", words.moment(drift.timestamp)).classes("note")

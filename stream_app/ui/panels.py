@@ -39,9 +39,7 @@ def summary(view: UserView, known: KnownUser | None) -> str:
     """A sentence or two on the user, as text."""
     parts = []
     if known is not None and known.events is not None:
-        parts.append(
-            f"{known.events:,} events, the last {words.moment_of(known.last_event)} UTC."
-        )
+        parts.append(f"{known.events:,} events, the last {words.moment_of(known.last_event)} UTC.")
     elif view.points:
         parts.append(f"Last list {words.moment(view.points[-1].time_ms)} UTC.")
     drifts = known.drifts if known is not None and known.drifts is not None else len(view.drifts)

@@ -7,6 +7,7 @@ from html import escape
 from urllib.parse import quote
 
 from nicegui import html, run, ui
+from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
 from stream_app.errors import WorkerError
@@ -37,6 +38,11 @@ def say(element: ui.html, content: str) -> None:
     element.set_content(escape(content))
 
 
+def show_if(is_shown: bool, element: Element) -> None:
+    """Shows an element or hides it, with the size that a chart in it needs to begin with."""
+    element.classes(remove="gone") if is_shown else element.classes("gone")
+
+
 class UserSection:
     """Asks the histories for what was read, and a worker for what the row says."""
 
@@ -55,12 +61,12 @@ class UserSection:
             self._build_search()
             self._heading = text("h2", "Nobody yet").props(f"id={HEADING} tabindex=-1")
             with html.div().classes("summary"):
-                self._summary = text("p").props("role=status")
+                self._summary = text("p")
                 self._meter = ui.html(sanitize=False).classes("meter")
             self._sentence = text("p").classes("trouble")
             with html.div().classes("body") as self._body:
                 self._build_body()
-        self._body.set_visibility(False)
+        show_if(False, self._body)
 
     def _build_search(self) -> None:
         with (
@@ -105,16 +111,14 @@ class UserSection:
         html.h3("Without the last events")
         with html.div().classes("without"):
             html.label("Leave out", **{"for": "without"})
-            html.input_(
-                id="without", type="range", min=0, max=MAX_WITHOUT, value=self._without
-            ).on(
+            html.input_(id="without", type="range", min=0, max=MAX_WITHOUT, value=self._without).on(
                 "input",
                 self._leave_out,
                 js_handler="(e) => emit(Number(e.target.value))",
                 throttle=0.2,
             )
             self._left_out = text("output", str(self._without)).props("for=without")
-        self._change = ui.html(sanitize=False).props("aria-live=polite")
+        self._change = ui.html(sanitize=False).classes("changes")
 
     async def choose(self, user_id: str) -> None:
         """Shows another user, and brings the section into view."""
@@ -139,9 +143,7 @@ class UserSection:
         view = self._histories.user(self._user_id)
         if _mark(view) != _mark(self._view):
             self._view = view
-            self._colours = charts.assign_colours(
-                self._colours, charts.top_categories(view.points)
-            )
+            self._colours = charts.assign_colours(self._colours, charts.top_categories(view.points))
             self._chart.options.update(charts.user_chart(view, self._colours))
             self._chart.props["aria-label"] = _alternative(view)
             self._chart.update()
@@ -175,7 +177,7 @@ class UserSection:
         view, known = self._view, self._known
         is_known = bool(view.points or view.drifts or known)
         say(self._heading, self._user_id or "")
-        self._body.set_visibility(is_known)
+        show_if(is_known, self._body)
         if not is_known:
             say(self._summary, "No output of this user was read; look whether the id is right.")
             self._meter.set_content("")
@@ -184,9 +186,7 @@ class UserSection:
         say(self._summary, panels.summary(view, known))
         self._meter.set_content(panels.meter(known))
         say(self._sentence, self._trouble)
-        self._likings.set_content(
-            panels.likings_list(panels.likings(view, known), self._colours)
-        )
+        self._likings.set_content(panels.likings_list(panels.likings(view, known), self._colours))
         self._items.set_content(panels.items_list(panels.items(view, known)))
         self._events.set_content(panels.events_table(known))
         self._drifts.set_content(panels.drifts_list(view.drifts))

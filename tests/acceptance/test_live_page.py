@@ -180,7 +180,7 @@ def test_from_the_flow_to_a_drift_to_its_evidence_and_reasons(
 
         shorter = shop.workers.user(user, 3)
         assert shorter is not None
-        change = page.locator("[aria-live=polite]")
+        change = page.locator(".changes")
         if shorter.without is None:
             expect(change).to_contain_text("The workers do not say.")
         else:
