@@ -1,7 +1,8 @@
 """The charts as ECharts takes them; pure. Texts that came from outside are escaped.
 
 Colours are those of Okabe and Ito, which colour-blind people tell apart; those of text and lines
-are variables of the style sheet, so that the charts follow the light and dark of the system.
+are variables of the style sheet, so that the charts follow the light and dark of the system. That
+takes ECharts' SVG renderer, and no emphasis, which would calculate with the colours.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def user_chart(view: UserView, colours: Mapping[str, str]) -> Options:
             "type": "line",
             "step": "end",
             "symbol": "none",
+            "emphasis": {"disabled": True},
             "xAxisIndex": 2,
             "yAxisIndex": 2,
             "color": "var(--muted)",
@@ -96,6 +98,7 @@ def user_chart(view: UserView, colours: Mapping[str, str]) -> Options:
             "type": "scatter",
             "symbol": "diamond",
             "symbolSize": 15,
+            "emphasis": {"disabled": True},
             "xAxisIndex": 0,
             "yAxisIndex": 0,
             "color": "var(--drift)",
@@ -147,6 +150,7 @@ def population_chart(view: PopulationView, colours: Mapping[str, str]) -> Option
             "xAxisIndex": 1,
             "yAxisIndex": 1,
             "barMaxWidth": 10,
+            "emphasis": {"disabled": True},
             "color": "var(--drift)",
             "data": [
                 {"value": [time_ms, drifts], "tip": _population_tip(view, row, colours)}

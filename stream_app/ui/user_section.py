@@ -11,6 +11,7 @@ from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
 from stream_app.errors import WorkerError
+from stream_app.events import MAX_ID_LENGTH
 from stream_app.ui import charts, panels
 from stream_app.ui.history import Histories, UserView
 from stream_app.ui.workers import KnownUser, Workers
@@ -49,7 +50,7 @@ class UserSection:
     def __init__(self, histories: Histories, workers: Workers, user_id: str | None) -> None:
         self._histories = histories
         self._workers = workers
-        self._user_id = user_id
+        self._user_id = user_id[:MAX_ID_LENGTH] if user_id else None
         self._view = UserView("")
         self._known: KnownUser | None = None
         self._other: KnownUser | None = None
@@ -82,7 +83,7 @@ class UserSection:
                 autocomplete="off",
                 spellcheck="false",
                 required=True,
-                maxlength=256,
+                maxlength=MAX_ID_LENGTH,
             )
             html.button("Show", type="submit")
 
@@ -111,7 +112,10 @@ class UserSection:
         html.h3("Without the last events")
         with html.div().classes("without"):
             html.label("Leave out", **{"for": "without"})
-            html.input_(id="without", type="range", min=0, max=MAX_WITHOUT, value=self._without).on(
+            # "^value" is the value to begin with: Vue sets "value" again with every update.
+            html.input_(
+                id="without", type="range", min=0, max=MAX_WITHOUT, **{"^value": self._without}
+            ).on(
                 "input",
                 self._leave_out,
                 js_handler="(e) => emit(Number(e.target.value))",
@@ -122,7 +126,7 @@ class UserSection:
 
     async def choose(self, user_id: str) -> None:
         """Shows another user, and brings the section into view."""
-        user_id = user_id.strip()
+        user_id = user_id.strip()[:MAX_ID_LENGTH]
         if not user_id:
             return
         self._user_id = user_id
