@@ -27,16 +27,16 @@ _TIP = "p => [].concat(p).map(q => q.data && q.data.tip).find(Boolean) || ''"
 
 
 def top_categories(points: Sequence[Point], top: int = TOP) -> list[str]:
-    """The categories that matter most over the whole time and now, the largest first."""
+    """The likeliest categories of now, and then those that were likely most of the time."""
+    if not points:
+        return []
+    now = [interest.category for interest in points[-1].interests[: top // 2]]
     weight: dict[str, float] = {}
-    for place, point in enumerate(points):
-        # the latest point counts as much as all of them
-        factor = 1 + len(points) * (place == len(points) - 1)
+    for point in points:
         for interest in point.interests:
-            weight[interest.category] = (
-                weight.get(interest.category, 0.0) + factor * interest.probability
-            )
-    return sorted(weight, key=lambda category: (-weight[category], category))[:top]
+            weight[interest.category] = weight.get(interest.category, 0.0) + interest.probability
+    rest = sorted(weight, key=lambda category: (-weight[category], category))
+    return list(dict.fromkeys([*now, *rest]))[:top]
 
 
 def assign_colours(before: Mapping[str, str], categories: Sequence[str]) -> dict[str, str]:
@@ -50,22 +50,24 @@ def user_chart(view: UserView, colours: Mapping[str, str]) -> Options:
     """Interests of a user over event time, their uncertainty, and the drifts.
 
     Three bands over one time axis: marks of the drifts, probabilities of the coloured categories
-    one on the other, and the mean uncertainty of these.
+    one on the other, and the mean uncertainty of these. Each list holds until the next one.
     """
-    points, drifts = view.points, view.drifts
-    raised = {drift.timestamp: drift for drift in drifts}
+    points = view.points
+    raised = {drift.timestamp: drift for drift in view.drifts}
     times = [*(p.time_ms for p in points), *raised]
     first, last = (min(times), max(times)) if times else (0, 0)
+    last += max((last - first) // 30, 60_000)  # so that the last list is seen, too
+    places = [*((p.time_ms, p) for p in points), *((last, p) for p in points[-1:])]
     series: list[Options] = []
     for place, (category, colour) in enumerate(colours.items()):
         data: list[Options] = []
-        for point in points:
+        for time_ms, point in places:
             likely = {i.category: i.probability for i in point.interests}
-            datum: Options = {"value": [point.time_ms, likely.get(category, 0.0)]}
+            datum: Options = {"value": [time_ms, likely.get(category, 0.0)]}
             if place == 0:
                 datum["tip"] = _point_tip(point, raised.get(point.time_ms), colours)
             data.append(datum)
-        series.append(_area(category, colour, data, "interests", 1))
+        series.append({**_area(category, colour, data, "interests", 1), "step": "end"})
     if series:
         series[0]["markLine"] = {
             "silent": True,
@@ -87,8 +89,8 @@ def user_chart(view: UserView, colours: Mapping[str, str]) -> Options:
             "lineStyle": {"width": 1.5},
             "areaStyle": {"opacity": 0.15},
             "data": [
-                {"value": [p.time_ms, _mean_uncertainty(p, colours)], "tip": _doubt_tip(p, colours)}
-                for p in points
+                {"value": [time_ms, _mean_uncertainty(p, colours)], "tip": _doubt_tip(p, colours)}
+                for time_ms, p in places
             ],
         }
     )
@@ -237,7 +239,7 @@ def _area(name: str, colour: str, data: list[Options], stack: str, grid: int) ->
         "color": colour,
         "symbol": "circle",
         "showSymbol": len(data) == 1,
-        "lineStyle": {"width": 1},
+        "lineStyle": {"width": 0.5},
         "areaStyle": {"opacity": 0.8},
         "emphasis": {"disabled": True},
         "data": data,

@@ -176,7 +176,7 @@ class _PopulationSection:
         self._chart.options.update(charts.population_chart(view, self._colours))
         self._chart.props["aria-label"] = (
             f"Stacked areas: shares of the interest of all users in {', '.join(view.categories)} "
-            "over event time; the list above has the latest."
+            "over event time; the list above has them over the whole time."
         )
         self._chart.update()
 
@@ -184,8 +184,8 @@ class _PopulationSection:
 def _legend(view: PopulationView, colours: dict[str, str]) -> str:
     rows = "".join(
         f'<li><i class="swatch" style="background:{colours[category]}"></i>{escape(category)} '
-        f"<b>{words.percent(float(view.shares[-1, place]))}</b></li>"
-        for place, category in enumerate(view.categories)
+        f"<b>{words.percent(share)}</b></li>"
+        for category, share in zip(view.categories, view.overall, strict=True)
     )
     return f'<ul class="legend">{rows}</ul>'
 

@@ -115,7 +115,8 @@ def events_table(known: KnownUser | None) -> str:
         return _empty("A worker knows them; none answered for this user.")
     rows = "".join(
         f"<tr><td>{escape(words.moment_of(step.time))}</td><td>{escape(step.kind)}</td>"
-        f"<td>{escape(step.item_id)}<div class='note'>{escape(step.category)}</div></td></tr>"
+        f"<td class='long'>{escape(step.item_id)} <span class='note'>{escape(step.category)}"
+        "</span></td></tr>"
         for step in known.recent
     )
     return (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-MAX_STRETCHES = 240
+MAX_STRETCHES = 100
 FIRST_WIDTH_MS = 45 * 60_000
 LAST_WIDTH_MS = 32 * FIRST_WIDTH_MS
 MAX_CATEGORIES = 512  # of a stretch; the least likely ones go first
@@ -25,6 +25,7 @@ class PopulationView:
     times_ms    (S,) beginnings of the stretches
     categories  (C,) the largest first
     shares      (S, C) of the sum of all probabilities in the stretch, 0 to 1
+    overall     (C,) the same of all stretches together
     drifts      (S,) drifts raised in the stretch
     lists       (S,) lists that were read of the stretch
     """
@@ -33,6 +34,7 @@ class PopulationView:
     times_ms: list[int]
     categories: list[str]
     shares: np.ndarray
+    overall: list[float]
     drifts: list[int]
     lists: list[int]
 
@@ -90,6 +92,7 @@ class Population:
             for category, value in stretch.sums.items():
                 sums[category] = sums.get(category, 0.0) + value
         categories = sorted(sums, key=lambda category: (-sums[category], category))[:top]
+        total = max(sum(stretch.total for _, stretch in found), 1e-12)
         shares = np.zeros((len(found), len(categories)))  # (S, C)
         for row, (_, stretch) in enumerate(found):
             if stretch.total > 0:
@@ -99,6 +102,7 @@ class Population:
             times_ms=[number * self._width_ms for number, _ in found],
             categories=categories,
             shares=shares,
+            overall=[sums[category] / total for category in categories],
             drifts=[stretch.drifts for _, stretch in found],
             lists=[stretch.lists for _, stretch in found],
         )

@@ -104,7 +104,8 @@ class UserSection:
                 html.h3("Last events")
                 self._events = ui.html(sanitize=False)
             with html.div():
-                self._build_without()
+                with html.div() as self._shorter:
+                    self._build_without()
                 html.h3("Drifts, with their evidence")
                 self._drifts = ui.html(sanitize=False)
 
@@ -194,16 +195,16 @@ class UserSection:
         self._items.set_content(panels.items_list(panels.items(view, known)))
         self._events.set_content(panels.events_table(known))
         self._drifts.set_content(panels.drifts_list(view.drifts))
+        # a worker of an earlier version leaves nothing out
+        show_if(self._other is None or self._other.without is not None, self._shorter)
         self._change.set_content(self._changes())
 
     def _changes(self) -> str:
         known, other = self._known, self._other
-        if known is None:
-            return '<p class="empty">A worker knows them; none answered for this user.</p>'
         if not self._without:
             return '<p class="empty">Move the slider to leave out events.</p>'
-        if other is None or other.without is None:
-            return '<p class="empty">The workers do not say.</p>'
+        if known is None or other is None:
+            return '<p class="empty">A worker knows them; none answered for this user.</p>'
         left_out = f"<p>{other.without} of the last events left out, as if they had not been.</p>"
         return left_out + panels.without_table(known, other)
 

@@ -47,7 +47,7 @@ def milliseconds(value: float | None) -> str:
     """A latency, in the unit that suits it."""
     if value is None:
         return NONE
-    return f"{value:,.0f} ms" if value < 10_000 else f"{value / 1000:,.1f} s"
+    return f"{value:,.0f} ms" if value < 1000 else f"{value / 1000:,.1f} s"
 
 
 def shares(found: Sequence[Share], shown: int = 2) -> str:
