@@ -67,7 +67,7 @@ def user_chart(view: UserView, colours: Mapping[str, str]) -> Options:
             if place == 0:
                 datum["tip"] = _point_tip(point, raised.get(point.time_ms), colours)
             data.append(datum)
-        series.append({**_area(category, colour, data, "interests", 1), "step": "end"})
+        series.append({**_area(place, category, colour, data, "interests", 1), "step": "end"})
     if series:
         series[0]["markLine"] = {
             "silent": True,
@@ -144,7 +144,8 @@ def population_chart(view: PopulationView, colours: Mapping[str, str]) -> Option
             if place == 0:
                 datum["tip"] = _population_tip(view, row, colours)
             data.append(datum)
-        series.append(_area(category, colours.get(category, REST), data, "population", 0))
+        colour = colours.get(category, REST)
+        series.append(_area(place, category, colour, data, "population", 0))
     series.append(
         {
             "name": "drifts",
@@ -229,8 +230,13 @@ def _mean_uncertainty(point: Point, colours: Mapping[str, str]) -> float:
     return round(sum(found) / len(found), 3) if found else 0.0
 
 
-def _area(name: str, colour: str, data: list[Options], stack: str, grid: int) -> Options:
+def _area(
+    place: int, name: str, colour: str, data: list[Options], stack: str, grid: int
+) -> Options:
     return {
+        # ECharts merges a new series with the one of its id, and without one by its name: the marks
+        # of the first series would stay where that name was first before.
+        "id": f"{stack}-{place}",
         "name": name,
         "type": "line",
         "stack": stack,

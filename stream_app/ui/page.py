@@ -136,7 +136,7 @@ class _FlowSection:
         self._lag.show(words.count(flow.lag), "events not applied yet")
         self._outputs.show(
             f"{counts.recommendations:,} / {counts.drifts:,}",
-            f"of {counts.users:,} users, {self._freshness()}",
+            f"{counts.users:,} users, {self._freshness()}",
         )
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in list(counts.letters.items())[:3])
         self._letters.show(f"{sum(counts.letters.values()):,}", reasons or "none was read")
@@ -146,7 +146,7 @@ class _FlowSection:
         if heard_at is None:
             return "none so far"
         seconds = time.monotonic() - heard_at
-        return "the last just now" if seconds < 5 else f"the last {seconds:,.0f} s ago"
+        return "last just now" if seconds < 5 else f"last {seconds:,.0f} s ago"
 
 
 class _PopulationSection:

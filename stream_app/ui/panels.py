@@ -15,6 +15,8 @@ SHOWN_INTERESTS = 8
 SHOWN_DRIFTS = 5
 SHOWN_ITEMS = 10
 SMALLEST_CHANGE = 0.005
+UNKNOWN = "(unknown)"
+"""What a worker calls an item or category that an event has not, or the model does not know."""
 
 
 def likings(view: UserView, known: KnownUser | None) -> list[Liking]:
@@ -115,7 +117,7 @@ def events_table(known: KnownUser | None) -> str:
         return _empty("A worker knows them; none answered for this user.")
     rows = "".join(
         f"<tr><td>{escape(words.moment_of(step.time))}</td><td>{escape(step.kind)}</td>"
-        f"<td class='long'>{escape(step.item_id)} <span class='note'>{escape(step.category)}"
+        f"<td class='long'>{_name(step.item_id)} <span class='note'>{_name(step.category)}"
         "</span></td></tr>"
         for step in known.recent
     )
@@ -123,6 +125,10 @@ def events_table(known: KnownUser | None) -> str:
         "<table><thead><tr><th scope='col'>time, UTC</th><th scope='col'>event</th>"
         f"<th scope='col'>item, category</th></tr></thead><tbody>{rows}</tbody></table>"
     )
+
+
+def _name(found: str) -> str:
+    return "" if found == UNKNOWN else escape(found)
 
 
 def without_table(known: KnownUser, other: KnownUser) -> str:

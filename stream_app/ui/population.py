@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-MAX_STRETCHES = 100
+MAX_STRETCHES = 60
 FIRST_WIDTH_MS = 45 * 60_000
 LAST_WIDTH_MS = 32 * FIRST_WIDTH_MS
 MAX_CATEGORIES = 512  # of a stretch; the least likely ones go first

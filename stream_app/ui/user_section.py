@@ -60,9 +60,9 @@ class UserSection:
         self._asking = asyncio.Lock()
         with html.section(**{"aria-labelledby": HEADING}).classes("card user"):
             self._build_search()
-            self._heading = text("h2", "Nobody yet").props(f"id={HEADING} tabindex=-1")
+            self._heading = text("h2", "One user").props(f"id={HEADING} tabindex=-1")
             with html.div().classes("summary"):
-                self._summary = text("p")
+                self._summary = text("p", "Type an id, or choose a drift once one is raised.")
                 self._meter = ui.html(sanitize=False).classes("meter")
             self._sentence = text("p").classes("trouble")
             with html.div().classes("body") as self._body:
