@@ -56,7 +56,7 @@ def make_page(sources: Sources) -> None:
         with html.header():
             html.h1(TITLE)
             html.p("What users are interested in, as it changes")
-        with html.main():
+        with html.div():
             status = _Status(sources)
             flow = _FlowSection(sources)
             with html.div().classes("overview"):
