@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 from stream_app.events import Drift
 from stream_app.ui import words
 from stream_app.ui.charts import REST
-from stream_app.ui.history import UserView
+from stream_app.ui.history import KnownInterest, Point, UserView
 from stream_app.ui.workers import Item, KnownUser, Liking, Why
 
 SHOWN_INTERESTS = 8
@@ -17,6 +18,20 @@ SHOWN_ITEMS = 10
 SMALLEST_CHANGE = 0.005
 UNKNOWN = "(unknown)"
 """What a worker calls an item or category that an event has not, or the model does not know."""
+
+
+def up_to_now(view: UserView, known: KnownUser | None) -> UserView:
+    """The view with the interests that the worker states, behind those of the last list."""
+    now_ms = None if known is None else words.time_ms_of(known.last_event)
+    if known is None or now_ms is None or not known.interests:
+        return view
+    if view.points and view.points[-1].time_ms >= now_ms:
+        return view
+    interests = tuple(
+        KnownInterest(one.category, one.probability, one.uncertainty or 0.0)
+        for one in known.interests
+    )
+    return replace(view, points=(*view.points, Point(now_ms, interests)))
 
 
 def likings(view: UserView, known: KnownUser | None) -> list[Liking]:
@@ -131,8 +146,17 @@ def _name(found: str) -> str:
     return "" if found == UNKNOWN else escape(found)
 
 
-def without_table(known: KnownUser, other: KnownUser) -> str:
-    """What changes when the last events are left out: interests, and the items on the list."""
+def without_table(known: KnownUser, other: KnownUser, asked: int) -> str:
+    """What changes when the last events are left out: interests, and the items on the list.
+
+    Args:
+        other: the answer without them, which may leave out fewer than were asked for.
+    """
+    left_out = other.without or 0
+    if not left_out:
+        return _empty("The row keeps no state from before its last event yet.")
+    far = " That is as far back as the row goes now." if left_out < asked else ""
+    events = "the last event" if left_out == 1 else f"the last {left_out} events"
     now = {one.category: one.probability for one in known.interests}
     then = {one.category: one.probability for one in other.interests}
     # what is below the listed ones of either side is not known of it
@@ -140,6 +164,7 @@ def without_table(known: KnownUser, other: KnownUser) -> str:
     listed.sort(key=lambda c: -abs(now.get(c, 0.0) - then.get(c, 0.0)))
     rows = "".join(_change(c, now.get(c), then.get(c)) for c in listed[:SHOWN_INTERESTS])
     return (
+        f"<p>As if {events} had not been.{far}</p>"
         "<table class='change'><thead><tr><th scope='col'>category</th>"
         "<th scope='col'>without</th><th scope='col'>now</th><th scope='col'>change</th></tr>"
         f"</thead><tbody>{rows}</tbody></table>{_items_that_came(known.items, other.items)}"

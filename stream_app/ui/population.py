@@ -85,7 +85,7 @@ class Population:
         found = sorted(self._stretches.items())
         lists = np.array([stretch.lists for _, stretch in found], dtype=np.int64)
         from_here = np.cumsum(lists[::-1])[::-1]
-        covering = np.count_nonzero(from_here > SHOWN_LISTS * lists.sum())
+        covering = int(np.count_nonzero(from_here > SHOWN_LISTS * lists.sum()))
         found = found[max(covering - 1, 0) :]
         sums: dict[str, float] = {}
         for _, stretch in found:

@@ -55,6 +55,7 @@ class UserSection:
         self._known: KnownUser | None = None
         self._other: KnownUser | None = None
         self._trouble = ""
+        self._drawn: tuple[object, ...] = ()
         self._without = FIRST_WITHOUT
         self._colours: dict[str, str] = {}
         self._asking = asyncio.Lock()
@@ -145,13 +146,7 @@ class UserSection:
             if not drifts:
                 return
             self._user_id = drifts[0].user_id
-        view = self._histories.user(self._user_id)
-        if _mark(view) != _mark(self._view):
-            self._view = view
-            self._colours = charts.assign_colours(self._colours, charts.top_categories(view.points))
-            self._chart.options.update(charts.user_chart(view, self._colours))
-            self._chart.props["aria-label"] = _alternative(view)
-            self._chart.update()
+        self._view = self._histories.user(self._user_id)
         self._show()
 
     async def ask(self) -> None:
@@ -160,14 +155,14 @@ class UserSection:
             return
         async with self._asking:
             user_id, without = self._user_id, self._without
+            known = other = None
             try:
                 known = await run.io_bound(self._workers.user, user_id)
-                other = None
                 if known is not None and without:
                     other = await run.io_bound(self._workers.user, user_id, without)
                 trouble = "" if known is not None else "No worker has a row of this user."
             except WorkerError as error:
-                known, other, trouble = None, None, str(error)
+                trouble = str(error)
             if user_id != self._user_id:
                 return
             self._known, self._other, self._trouble = known, other, trouble
@@ -178,8 +173,18 @@ class UserSection:
         say(self._left_out, str(self._without))
         await self.ask()
 
+    def _draw(self, view: UserView) -> None:
+        if self._drawn == _mark(view):
+            return
+        self._drawn = _mark(view)
+        self._colours = charts.assign_colours(self._colours, charts.top_categories(view.points))
+        self._chart.options.update(charts.user_chart(view, self._colours))
+        self._chart.props["aria-label"] = _alternative(view)
+        self._chart.update()
+
     def _show(self) -> None:
-        view, known = self._view, self._known
+        known = self._known
+        view = panels.up_to_now(self._view, known)
         is_known = bool(view.points or view.drifts or known)
         say(self._heading, self._user_id or "")
         show_if(is_known, self._body)
@@ -188,6 +193,7 @@ class UserSection:
             self._meter.set_content("")
             say(self._sentence, self._trouble)
             return
+        self._draw(view)
         say(self._summary, panels.summary(view, known))
         self._meter.set_content(panels.meter(known))
         say(self._sentence, self._trouble)
@@ -205,8 +211,7 @@ class UserSection:
             return '<p class="empty">Move the slider to leave out events.</p>'
         if known is None or other is None:
             return '<p class="empty">A worker knows them; none answered for this user.</p>'
-        left_out = f"<p>{other.without} of the last events left out, as if they had not been.</p>"
-        return left_out + panels.without_table(known, other)
+        return panels.without_table(known, other, self._without)
 
 
 def _mark(view: UserView) -> tuple[object, ...]:

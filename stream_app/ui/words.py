@@ -22,15 +22,19 @@ def moment(time_ms: int) -> str:
     return f"{datetime.fromtimestamp(time_ms / 1000, timezone.utc):%-d %b %Y %H:%M}"
 
 
+def time_ms_of(text: str | None) -> int | None:
+    """Milliseconds of an RFC 3339 time; None when it is none."""
+    try:
+        found = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return int(found.timestamp() * 1000)
+
+
 def moment_of(text: str | None) -> str:
     """An RFC 3339 time in the form of `moment`; as it is when it is none."""
-    if not text:
-        return NONE
-    try:
-        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return text
-    return moment(int(found.timestamp() * 1000))
+    time_ms = time_ms_of(text)
+    return text or NONE if time_ms is None else moment(time_ms)
 
 
 def percent(share: float) -> str:

@@ -70,7 +70,7 @@ def of_an_evil_user(number: int) -> LogRecord:
 def shop(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     home = tmp_path_factory.mktemp("shop")
     settings = own_settings(kafka, home / "data")
-    write_simulated(simulate(ShopSettings(users=80, days=60, seed=3)), home / "shop.parquet")
+    write_simulated(simulate(ShopSettings(users=60, days=60, seed=3)), home / "shop.parquet")
     log = read_event_log(home / "shop.parquet")
     made = named_checkpoint(log.items, [*log.categories, EVIL])
     checkpoint = renamed(replace(made, drift=DriftSettings(threshold=2.2)))
@@ -146,11 +146,19 @@ def shows(page: Page, user: str) -> None:
     expect(page.locator(".items li").first).to_be_visible(timeout=WAIT_MS)
 
 
-def leaves_out(shop: Shop, user: str) -> bool:
-    """Whether the worker says what it would say without the last events."""
-    shorter = shop.workers.user(user, 3)
+def says_without(page: Page, shop: Shop, user: str, asked: int) -> None:
+    """Waits for what the model would say without the last events, as the worker says it."""
+    change = page.locator(".changes")
+    shorter = shop.workers.user(user, asked)
     assert shorter is not None
-    return shorter.without is not None
+    if shorter.without is None:
+        expect(change).to_be_hidden()
+    elif shorter.without == 0:
+        expect(change).to_contain_text("keeps no state")
+    else:
+        events = f"last {shorter.without} events" if shorter.without > 1 else "last event"
+        expect(change).to_contain_text(f"As if the {events} had not been.")
+        expect(change.locator("tbody tr").first).to_be_visible()
 
 
 def keep(page: Page, name: str) -> None:
@@ -187,12 +195,7 @@ def test_from_the_flow_to_a_drift_to_its_evidence_and_reasons(
         expect(page.locator(".user .chart")).to_contain_text("Evidence")
         keep(page, "desktop")
 
-        change = page.locator(".changes")
-        if leaves_out(shop, user):
-            expect(change).to_contain_text("3 of the last events left out")
-            expect(change.locator("tbody tr").first).to_be_visible()
-        else:
-            expect(change).to_be_hidden()
+        says_without(page, shop, user, 3)
 
         page.get_by_label("User id").fill(EVIL)
         page.get_by_role("button", name="Show").click()
@@ -224,10 +227,12 @@ def test_with_the_keyboard_alone_in_the_dark(chromium: Browser, shop: Shop) -> N
         page.keyboard.press("Enter")
         shows(page, user)
         expect(page.locator("#user-heading")).to_be_focused()
-        if leaves_out(shop, user):
+        says_without(page, shop, user, 3)
+        if page.locator("#without").is_visible():
             press_tab_until(page, "#without")
             page.keyboard.press("ArrowRight")
-            expect(page.locator(".changes")).to_contain_text("4 of the last events left out")
+            expect(page.locator(".without output")).to_have_text("4")
+            says_without(page, shop, user, 4)
         keep(page, "keyboard-dark")
         press_tab_until(page, "#user-id", key="Shift+Tab")
         page.keyboard.type(EVIL)

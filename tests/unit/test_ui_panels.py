@@ -113,8 +113,8 @@ def test_names_from_outside_are_text() -> None:
         panels.items_list(known.items),
         panels.events_table(known),
         panels.drifts_list([evil_drift]),
-        panels.without_table(known, other),
-        panels.without_table(other, known),
+        panels.without_table(known, other, 1),
+        panels.without_table(other, known, 1),
     ]
     for one in written:
         tags = _Tags()
@@ -136,6 +136,16 @@ def test_what_a_worker_leaves_out_hides_its_part_only() -> None:
     assert panels.items(view, stated) == stated.items
 
 
+def test_the_chart_ends_with_what_the_worker_states() -> None:
+    view = view_of(0.5, 0.4)
+    hour = KnownUser(user_id="ann", last_event="1970-01-01T01:00:00Z", interests=[Liking("x", 1.0)])
+    assert panels.up_to_now(view, None) == panels.up_to_now(view, hour) == view
+    later = msgspec.structs.replace(hour, last_event="1970-01-01T02:00:00Z")
+    *_, last = panels.up_to_now(view, later).points
+    assert last == (2 * HOUR_MS, (("x", 1.0, 0.0),))
+    assert charts.top_categories(panels.up_to_now(view, later).points)[0] == "x"
+
+
 def test_what_the_last_events_changed() -> None:
     now = KnownUser(
         user_id="ann",
@@ -148,13 +158,16 @@ def test_what_the_last_events_changed() -> None:
         items=[Item("sofa-1"), Item("sofa-2")],
         without=5,
     )
-    table = panels.without_table(now, then)
+    table = panels.without_table(now, then, 5)
     assert "<th scope='row'>tea</th><td>40%</td><td>70%</td><td>▲ 30 points</td>" in table
     assert "<th scope='row'>sofas</th><td>20%</td><td>20%</td><td>the same</td>" in table
     assert "<th scope='row'>old</th><td>30%</td><td>–</td><td>left the list</td>" in table
     assert "<th scope='row'>new</th><td>–</td><td>10%</td><td>new on the list</td>" in table
     assert "Recommended because of these events: <b>tea-1</b>" in table
-    assert "The same items" in panels.without_table(now, now)
+    assert "As if the last 5 events had not been.</p>" in table
+    assert "as far back as the row goes" in panels.without_table(now, then, 6)
+    assert "The same items" in panels.without_table(then, then, 5)
+    assert "keeps no state" in panels.without_table(then, now, 5)
 
 
 def test_words() -> None:
