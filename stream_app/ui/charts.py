@@ -30,7 +30,7 @@ def top_categories(points: Sequence[Point], top: int = TOP) -> list[str]:
     """The likeliest categories of now, and then those that were likely most of the time."""
     if not points:
         return []
-    now = [interest.category for interest in points[-1].interests[: top // 2]]
+    now = [interest.category for interest in points[-1].interests[: top - 2]]
     weight: dict[str, float] = {}
     for point in points:
         for interest in point.interests:

@@ -194,7 +194,7 @@ def _items_that_came(now: Sequence[Item], then: Sequence[Item]) -> str:
     if not came:
         return "<p>The same items would be recommended.</p>"
     names = ", ".join(escape(name) for name in came)
-    return f"<p>Recommended because of these events: <b>{names}</b></p>"
+    return f"<p>On the list because of these events: <b>{names}</b></p>"
 
 
 def _within(share: float) -> float:

@@ -163,7 +163,7 @@ def test_what_the_last_events_changed() -> None:
     assert "<th scope='row'>sofas</th><td>20%</td><td>20%</td><td>the same</td>" in table
     assert "<th scope='row'>old</th><td>30%</td><td>–</td><td>left the list</td>" in table
     assert "<th scope='row'>new</th><td>–</td><td>10%</td><td>new on the list</td>" in table
-    assert "Recommended because of these events: <b>tea-1</b>" in table
+    assert "On the list because of these events: <b>tea-1</b>" in table
     assert "As if the last 5 events had not been.</p>" in table
     assert "as far back as the row goes" in panels.without_table(now, then, 6)
     assert "The same items" in panels.without_table(then, then, 5)
