@@ -149,12 +149,21 @@ class WorkerProcess:
 
 
 class PageProcess(WorkerProcess):
-    """``interest-stream ui`` beside workers; `address` is where a browser finds it."""
+    """``interest-stream ui`` beside workers; `address` is where a browser finds it.
+
+    page_port is a free one when the given one is taken.
+    """
 
     what = "page"
 
-    def __init__(self, overrides: Mapping[str, object], home: Path, urls: Sequence[str]) -> None:
-        page_port = PAGE_PORT if is_free(PAGE_PORT) else free_port()
+    def __init__(
+        self,
+        overrides: Mapping[str, object],
+        home: Path,
+        urls: Sequence[str],
+        page_port: int = PAGE_PORT,
+    ) -> None:
+        page_port = page_port if is_free(page_port) else free_port()
         self.address = f"http://127.0.0.1:{page_port}/"
         arguments = ["--port", str(page_port)]
         for url in urls:

@@ -22,6 +22,7 @@ from model.event_log import read_event_log
 from model.events import EventType
 from model.simulation import START_MS, ShopSettings, simulate, write_simulated
 from stream_app import topics
+from stream_app.broker import free_port
 from stream_app.demo.processes import PageProcess
 from stream_app.log_records import LogRecord, log_records
 from stream_app.settings import Settings
@@ -66,9 +67,9 @@ def of_an_evil_user(number: int) -> LogRecord:
     return LogRecord(EventType.CLICK, EVIL.encode(), value.encode(), time_ms, -1)
 
 
-@pytest.fixture(scope="module")
-def shop(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    home = tmp_path_factory.mktemp("shop")
+@pytest.fixture
+def shop(kafka: str, tmp_path: Path) -> Iterator[Shop]:
+    home = tmp_path
     settings = own_settings(kafka, home / "data")
     write_simulated(simulate(ShopSettings(users=60, days=60, seed=3)), home / "shop.parquet")
     log = read_event_log(home / "shop.parquet")
@@ -80,7 +81,7 @@ def shop(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]
     url = f"http://127.0.0.1:{worker.port}"
     page: PageProcess | None = None
     try:
-        page = PageProcess(overrides, home, [url])
+        page = PageProcess(overrides, home, [url], free_port())
         page.wait_until_ready()
         evil = [of_an_evil_user(number) for number in range(6)]
         broken = replace(evil[0], value=b"{no json")
@@ -97,7 +98,7 @@ def shop(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]
         topics.delete(settings)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def chromium() -> Iterator[Browser]:
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
@@ -168,9 +169,16 @@ def keep(page: Page, name: str) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
-def test_from_the_flow_to_a_drift_to_its_evidence_and_reasons(
+def test_the_journey_at_a_desk_on_a_phone_and_with_the_keyboard(
     chromium: Browser, shop: Shop
 ) -> None:
+    # one test, as the shop behind it takes longer than the journey
+    from_the_flow_to_a_drift_and_its_reasons(chromium, shop)
+    on_a_phone_nothing_sticks_out(chromium, shop)
+    with_the_keyboard_alone_in_the_dark(chromium, shop)
+
+
+def from_the_flow_to_a_drift_and_its_reasons(chromium: Browser, shop: Shop) -> None:
     with visit(chromium, shop, **DESKTOP) as page:
         expect(page.locator(".troubles .trouble")).to_have_count(0)
         expect(page.locator(".tile", has_text="dead letters")).to_contain_text("invalid_json 1")
@@ -208,7 +216,7 @@ def test_from_the_flow_to_a_drift_to_its_evidence_and_reasons(
         expect(page.locator(".summary")).to_contain_text("No output of this user was read")
 
 
-def test_on_a_phone_nothing_sticks_out(chromium: Browser, shop: Shop) -> None:
+def on_a_phone_nothing_sticks_out(chromium: Browser, shop: Shop) -> None:
     with visit(chromium, shop, **PHONE) as page:
         row = page.locator(".rows button").nth(2)
         user = row.locator("b").inner_text()
@@ -219,7 +227,7 @@ def test_on_a_phone_nothing_sticks_out(chromium: Browser, shop: Shop) -> None:
         keep(page, "phone")
 
 
-def test_with_the_keyboard_alone_in_the_dark(chromium: Browser, shop: Shop) -> None:
+def with_the_keyboard_alone_in_the_dark(chromium: Browser, shop: Shop) -> None:
     with visit(chromium, shop, **DESKTOP, color_scheme="dark") as page:
         press_tab_until(page, ".rows button")
         press_tab(page)
