@@ -23,9 +23,11 @@ from model.events import EventType
 from model.simulation import START_MS, ShopSettings, simulate, write_simulated
 from stream_app import topics
 from stream_app.broker import free_port
-from stream_app.demo.processes import PageProcess
+from stream_app.demo.processes import PageProcess, WorkerProcess
+from stream_app.lane.reading import read_records
 from stream_app.log_records import LogRecord, log_records
 from stream_app.settings import Settings
+from stream_app.ui.history import MAX_DRIFTS
 from stream_app.ui.workers import Workers
 from tests.checkpoints import named_checkpoint
 from tests.conftest import own_settings
@@ -54,8 +56,10 @@ class Shop:
     """A shop whose events have been applied, and its page."""
 
     address: str
+    worker: WorkerProcess
     workers: Workers
     settings: Settings
+    drifts: int
 
 
 def of_an_evil_user(number: int) -> LogRecord:
@@ -87,7 +91,11 @@ def shop(kafka: str, tmp_path: Path) -> Iterator[Shop]:
         broken = replace(evil[0], value=b"{no json")
         sent = send_all(settings, [*log_records(log), *evil, broken])
         wait_until(lambda: committed_events(settings) >= sent, worker)
-        yield Shop(page.address, Workers((url,), TOKEN), settings)
+        drifts = sum(
+            len(read_records(settings, settings.drift_topic, partition))
+            for partition in range(settings.partitions)
+        )
+        yield Shop(page.address, worker, Workers((url,), TOKEN), settings, drifts)
         page.check_alive()
         assert not page.stop(), page.last_line()
         assert "Traceback" not in page.log_file.read_text()
@@ -133,7 +141,8 @@ def visit(browser: Browser, shop: Shop, **how: Any) -> Iterator[Page]:
         lambda said: trouble.append(said.text) if said.type in ("error", "warning") else None,
     )
     page.goto(shop.address)
-    expect(page.locator(".rows button").first).to_be_visible(timeout=WAIT_MS)
+    rows = page.locator(".rows button")
+    expect(rows).to_have_count(min(shop.drifts, MAX_DRIFTS), timeout=WAIT_MS)
     yield page
     context.close()
     assert asked == {"127.0.0.1"}
@@ -176,6 +185,7 @@ def test_the_journey_at_a_desk_on_a_phone_and_with_the_keyboard(
     from_the_flow_to_a_drift_and_its_reasons(chromium, shop)
     on_a_phone_nothing_sticks_out(chromium, shop)
     with_the_keyboard_alone_in_the_dark(chromium, shop)
+    without_a_worker_the_outputs_are_still_there(chromium, shop)
 
 
 def from_the_flow_to_a_drift_and_its_reasons(chromium: Browser, shop: Shop) -> None:
@@ -246,6 +256,18 @@ def with_the_keyboard_alone_in_the_dark(chromium: Browser, shop: Shop) -> None:
         page.keyboard.type(EVIL)
         page.keyboard.press("Enter")
         shows(page, EVIL)
+
+
+def without_a_worker_the_outputs_are_still_there(chromium: Browser, shop: Shop) -> None:
+    shop.worker.stop()
+    with visit(chromium, shop, **DESKTOP) as page:
+        expect(page.locator(".troubles")).to_contain_text("No worker answers at")
+        expect(page.locator(".tile", has_text="0 of 1 worker")).to_be_visible()
+        row = page.locator(".rows button").nth(3)
+        user = row.locator("b").inner_text()
+        row.click()
+        shows(page, user)
+        expect(page.locator(".user > .trouble")).to_contain_text("No worker answers at")
 
 
 def press_tab(page: Page, key: str = "Tab") -> None:
