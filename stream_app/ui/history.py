@@ -164,11 +164,6 @@ class Histories:
         with self._lock:
             return self._drifts[::-1]
 
-    def some_user(self) -> str | None:
-        """A user to begin with: the one heard of last."""
-        with self._lock:
-            return next(reversed(self._users), None)
-
     def population(self, top: int) -> PopulationView:
         """The interests of all users over event time."""
         with self._lock:

@@ -9,13 +9,6 @@ from stream_app.events import Drift, Share
 
 NONE = "–"
 
-TRIGGERS = {
-    "first_event": "after the first event",
-    "purchase": "after a purchase",
-    "drift": "after a drift",
-    "interval": "after some more events",
-}
-
 
 def moment(time_ms: int) -> str:
     """An event time, in UTC."""
