@@ -257,3 +257,14 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     return port
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a loopback port now."""
+    with socket.socket() as here:
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            here.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -68,11 +68,12 @@ def demo(
     users: Annotated[int, typer.Option(min=1, help="Simulated shoppers.")] = 1000,
     days: Annotated[int, typer.Option(min=2, help="Simulated days.")] = 60,
     seed: Annotated[int, typer.Option(help="Seed of the simulation and the training.")] = 0,
+    with_page: Annotated[bool, typer.Option("--ui/--no-ui", help="Serve the live page.")] = True,
 ) -> None:
     """Watch events go through a broker and a worker, then compare with what is known."""
     from stream_app.demo.run import DemoOptions, run_demo
 
-    options = DemoOptions(seconds, data, summary, checkpoint, workers, users, days, seed)
+    options = DemoOptions(seconds, data, summary, checkpoint, workers, users, days, seed, with_page)
     run_demo(options, Console())
 
 
@@ -102,6 +103,32 @@ def end_with_input() -> None:
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Off loopback the page asks for the token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    url: Annotated[list[str] | None, typer.Option(help="A worker; once for each of them.")] = None,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="End in order when standard input ends.")
+    ] = False,
+) -> None:
+    """Serve the live page: flow, interests, drifts and single users, until Ctrl-C."""
+    from stream_app.settings import Settings
+
+    try:
+        from stream_app.ui.command import run_page
+    except ImportError as error:
+        raise UsageError(
+            f"The page needs NiceGUI ({error}); run pip install 'interest-stream[ui]'."
+        ) from None
+
+    if with_parent:
+        threading.Thread(target=end_with_input, daemon=True).start()
+    run_page(Settings(), host, port, url or ())
 
 
 @app.command()

@@ -378,7 +378,7 @@ class Settings(BaseSettings):
         """
         token = self._secret("http_token")
         if token is None:
-            if not _is_loopback(self.http_host):
+            if not is_loopback(self.http_host):
                 raise SettingsError(
                     f"{PREFIX}HTTP_HOST is {self.http_host}, which others can reach, without a "
                     f"token; set {PREFIX}HTTP_TOKEN_FILE to a file that holds one, or unset "
@@ -447,7 +447,8 @@ def _variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_app.broker import free_port
+from stream_app.broker import free_port, is_free
 from stream_app.errors import WorkerError
 from stream_app.settings import PREFIX
 
@@ -24,6 +24,8 @@ STOP_TIMEOUT_S = 15.0
 HTTP_TIMEOUT_S = 2.0
 PROGRAM = ("stream_app.cli", "worker", "--with-parent")
 """Module and arguments that run a worker which ends with the process that started it."""
+PAGE_PROGRAM = ("stream_app.cli", "ui", "--with-parent")
+PAGE_PORT = 8080
 
 
 class WorkerProcess:
@@ -33,6 +35,8 @@ class WorkerProcess:
     data_dir is a folder of its name unless overrides have one.
     arguments come behind the program's own.
     """
+
+    what = "worker"
 
     def __init__(
         self,
@@ -71,7 +75,9 @@ class WorkerProcess:
         while not self.is_ready():
             self.check_alive()
             if time.monotonic() > deadline:
-                raise WorkerError(f"The worker is not ready in time: {self.unready_because()}.")
+                raise WorkerError(
+                    f"The {self.what} is not ready in time: {self.unready_because()}."
+                )
             time.sleep(0.1)
 
     def is_ready(self) -> bool:
@@ -112,7 +118,7 @@ class WorkerProcess:
         """WorkerError when the process has ended."""
         status = self._process.poll()
         if status is not None:
-            raise WorkerError(f"The worker ended with status {status}: {self.last_line()}")
+            raise WorkerError(f"The {self.what} ended with status {status}: {self.last_line()}")
 
     def last_line(self) -> str:
         """The last line of the worker's log."""
@@ -140,3 +146,34 @@ class WorkerProcess:
     def _close_pipe(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+
+class PageProcess(WorkerProcess):
+    """``interest-stream ui`` beside workers; `address` is where a browser finds it.
+
+    page_port is a free one when the given one is taken.
+    """
+
+    what = "page"
+
+    def __init__(
+        self,
+        overrides: Mapping[str, object],
+        home: Path,
+        urls: Sequence[str],
+        page_port: int = PAGE_PORT,
+    ) -> None:
+        page_port = page_port if is_free(page_port) else free_port()
+        self.address = f"http://127.0.0.1:{page_port}/"
+        arguments = ["--port", str(page_port)]
+        for url in urls:
+            arguments += ["--url", url]
+        super().__init__(overrides, home, "page", PAGE_PROGRAM, arguments)
+
+    def is_ready(self) -> bool:
+        """True when the page answers."""
+        try:
+            with urllib.request.urlopen(f"{self.address}livez", timeout=HTTP_TIMEOUT_S):
+                return True
+        except OSError:
+            return False

@@ -27,7 +27,7 @@ from stream_app import topics
 from stream_app.broker import EmbeddedBroker, wait_until_ready
 from stream_app.demo.judging import PlantedChange
 from stream_app.demo.observer import OutputObserver
-from stream_app.demo.processes import WorkerProcess
+from stream_app.demo.processes import PageProcess, WorkerProcess
 from stream_app.demo.summary import Facts, make_summary, render_summary
 from stream_app.demo.view import Flow, render
 from stream_app.errors import BrokerError, UsageError, WorkerError
@@ -50,6 +50,7 @@ class DemoOptions:
     seconds      how long events are produced; None: 60 for the simulator, the whole file for data
     data         an event log to replay as fast as it goes, instead of the simulator
     checkpoint   None: trained on the first half of the events, by time
+    with_page    serve the live page beside it
     """
 
     seconds: float | None = None
@@ -60,6 +61,7 @@ class DemoOptions:
     users: int = 1000
     days: int = 60
     seed: int = 0
+    with_page: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
         checkpoint = load(checkpoint_dir)
         overrides = stack.enter_context(_kafka(console))
         overrides |= {"checkpoint": checkpoint_dir.resolve(), "log_level": "warn"}
+        if Settings().http_access() is None:  # the page asks the workers about users
+            overrides |= {"http_token": secrets.token_hex(16)}
         settings = Settings(**overrides)
         summary = _replay(options, material, checkpoint, settings, overrides, home, console)
     if options.summary is not None:
@@ -168,12 +172,16 @@ def _replay(
     console: Console,
 ) -> dict[str, Any]:
     workers = [WorkerProcess(overrides, home, f"worker-{n}") for n in range(options.workers)]
+    page: PageProcess | None = None
     producer = EventProducer(settings)
     observer = OutputObserver(settings, producer.sent_ms)
     try:
         with console.status(f"Starting {options.workers} worker(s)"):
             for worker in workers:
                 worker.wait_until_ready()
+            page = _page(options, overrides, home, workers)
+        if page is not None:
+            console.print(f"Live page at {page.address} for as long as the demo runs.")
         observer.start()
         started = time.monotonic()
         feed = _Feed(producer, material.log, options)
@@ -185,6 +193,8 @@ def _replay(
         producer.abandon()
         for worker in workers:
             worker.kill()
+        if page is not None:
+            page.kill()
     if any(statuses):
         raise WorkerError(f"A worker ended with status {statuses}; {workers[0].last_line()}")
     if not observer.finish(DRAIN_TIMEOUT_S) or observer.failure is not None:
@@ -212,6 +222,24 @@ def _replay(
         console.print("Interrupted; the summary covers what was produced until then.")
     console.print(render_summary(summary))
     return summary
+
+
+def _page(
+    options: DemoOptions,
+    overrides: dict[str, Any],
+    home: Path,
+    workers: list[WorkerProcess],
+) -> PageProcess | None:
+    """The live page, once it answers."""
+    if not options.with_page:
+        return None
+    page = PageProcess(overrides, home, [f"http://127.0.0.1:{w.port}" for w in workers])
+    try:
+        page.wait_until_ready()
+    except BaseException:
+        page.kill()
+        raise
+    return page
 
 
 class _Feed(threading.Thread):

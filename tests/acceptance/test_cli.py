@@ -34,7 +34,7 @@ def interest_stream(
 def test_help_lists_the_commands() -> None:
     shown = interest_stream("--help")
     assert shown.returncode == 0
-    for command in ("demo", "worker", "topics", "simulate", "replay", "verify", "dead-letters"):
+    for command in ("demo", "worker", "ui", "topics", "replay", "verify", "dead-letters"):
         assert command in shown.stdout
 
 
@@ -46,6 +46,7 @@ def test_help_lists_the_commands() -> None:
         (["worker"], {}, 2, "INTEREST_CHECKPOINT"),
         (["worker"], {"INTEREST_HTTP_HOST": "0.0.0.0"}, 2, "INTEREST_HTTP_TOKEN_FILE"),
         (["worker"], {"INTEREST_HTTP_TOKEN": "short"}, 2, "INTEREST_HTTP_TOKEN"),
+        (["ui", "--host", "0.0.0.0"], {}, 2, "INTEREST_HTTP_TOKEN_FILE"),
         (["train", "--data", "missing.parquet", "--out", "x"], {}, 1, "missing.parquet"),
         (["train", "--data", "log.txt", "--out", "x"], {}, 1, "log.txt"),
         (["simulate", "--out", "log.txt"], {}, 1, "log.txt"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,15 @@ from tests.shared_data import shared_log
 
 
 def run_demo(tmp_path: Path, *arguments: str) -> dict:
-    """The summary of a demo."""
-    summary = tmp_path / "out.json"
+    """The summary of a demo without its page."""
+    return run_demo_with("--no-ui", *arguments, summary=tmp_path / "out.json")[0]
+
+
+def run_demo_with(*arguments: str, summary: Path) -> tuple[dict, str]:
+    """The summary of a demo, and what it shows on the terminal."""
     shown = interest_stream("demo", "--summary", str(summary), *arguments, timeout_s=600)
     assert shown.returncode == 0, shown.stderr
-    return json.loads(summary.read_text())
+    return json.loads(summary.read_text()), shown.stdout
 
 
 def assert_nothing_lost(summary: dict, events: int) -> None:
@@ -64,7 +69,9 @@ def test_tmall(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(660)
 def test_simulated_shop_with_two_workers(tmp_path: Path) -> None:
-    summary = run_demo(tmp_path, "--seconds", "15", "--users", "300", "--workers", "2")
+    arguments = ("--seconds", "15", "--users", "300", "--workers", "2")
+    summary, shown = run_demo_with(*arguments, summary=tmp_path / "out.json")
+    assert re.search(r"Live page at http://127\.0\.0\.1:\d+/", shown)
     assert_nothing_lost(summary, summary["events_produced"])
     assert summary["workers"] == 2
     planted = summary["planted_changes"]

