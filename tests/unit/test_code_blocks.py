@@ -15,12 +15,16 @@ import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 import typer
 
 from model.events import EventType
 from stream_app import cli
+from stream_app.answers import Summary
+from stream_app.openapi import document
 from stream_app.settings import PREFIX, Settings
 from tests.code_blocks import LANGUAGES, ROOT, Block, blocks
 from tests.failures.chaos import __main__ as chaos
@@ -64,6 +68,7 @@ def test_every_block_is_run_or_has_a_reason() -> None:
 # JSON: each block is a message of its topic.
 
 CLOUD_EVENT = f"{MESSAGES} / CloudEvents / json 1"
+SUMMARY = f"{MESSAGES} / Ask about a user / json 1"
 
 
 @pytest.mark.parametrize("name", of("json"))
@@ -77,6 +82,9 @@ def test_json_is_a_message(name: str) -> None:
         assert not rejections
         assert event is not None
         assert event.event_id == "https://shop.example/web 7f3a"
+        return
+    if name == SUMMARY:  # test_openapi.py holds it against what is said
+        assert msgspec.json.decode(BLOCKS[name].text, type=Summary).user_id == "u-17"
         return
     # test_readme.py holds the examples of the topics against structs and schemas.
     assert BLOCKS[name].text.encode() in [example(topic) for topic in STRUCTS]
@@ -101,6 +109,11 @@ def test_a_command_is_one_that_there_is(words: list[str]) -> None:
         parse(typer.main.get_command(cli.app), arguments)
     elif program_name == "make":
         check_make(arguments)
+    elif program_name == "curl":
+        # A worker answers tests/integration/test_user_endpoint.py; what is asked has to be there.
+        *_, url = arguments
+        path = urlsplit(url).path.replace("u-17", "{user_id}")
+        assert path in document()["paths"]
     else:
         # It takes a cluster of Kubernetes: what it applies has to be there.
         assert program_name == "kubectl"

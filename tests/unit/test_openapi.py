@@ -80,7 +80,10 @@ def test_the_example_of_the_documentation_is_what_is_said() -> None:
     many = known()
     found = known(
         events=34,
-        interests=[KnownInterest("outdoor", 0.75, 0.8), KnownInterest("kitchen", 0.31, 0.9)],
+        interests=[
+            KnownInterest("outdoor", 0.75, 0.8, 0.66, 0.83),
+            KnownInterest("kitchen", 0.31, 0.9, 0.22, 0.4),
+        ],
         drifts=1,
         last_drift="2026-03-01T10:15:00+00:00",
         items=[msgspec.structs.replace(many.items[0], item_id="boots-8")],

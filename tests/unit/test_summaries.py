@@ -135,7 +135,7 @@ def test_what_is_not_there_is_said_or_left_out(locale: Locale) -> None:
 @pytest.mark.parametrize("locale", sorted(LANGUAGES))
 def test_names_are_data_and_stand_as_they_are(locale: Locale) -> None:
     odd = ["{0}", "a “b” {names}", "100%"]
-    interests = [KnownInterest(name, 0.5, 1.0) for name in odd]
+    interests = [KnownInterest(name, 0.5, 1.0, 0.4, 0.6) for name in odd]
     said = summary(known(interests=interests), locale, MONTH_S)
     assert all(name in said for name in odd)
 
@@ -145,7 +145,11 @@ def test_names_are_data_and_stand_as_they_are(locale: Locale) -> None:
     [(0.0, "<1%"), (0.004, "<1%"), (0.006, "1%"), (0.994, "99%"), (0.996, ">99%"), (1.0, ">99%")],
 )
 def test_nothing_is_quite_sure(probability: float, shown: str) -> None:
-    said = summary(known(interests=[KnownInterest("tea", probability, 0.1)]), "en", MONTH_S)
+    said = summary(
+        known(interests=[KnownInterest("tea", probability, 0.1, probability, probability)]),
+        "en",
+        MONTH_S,
+    )
     assert f"“tea” ({shown})" in said
 
 
@@ -168,7 +172,7 @@ def test_large_numbers_are_grouped(locale: Locale, number: str) -> None:
     ("name", "word"), [("informática", "e"), ("Higiene", "e"), ("hielo", "y"), ("yoga", "y")]
 )
 def test_spanish_joins_by_sound(name: str, word: str) -> None:
-    interests = [KnownInterest(one, 0.5, 1.0) for one in ("té", name)]
+    interests = [KnownInterest(one, 0.5, 1.0, 0.4, 0.6) for one in ("té", name)]
     assert f" {word} «{name}»" in summary(known(interests=interests), "es", MONTH_S)
 
 
