@@ -37,6 +37,9 @@ from stream_app.lane.turns import Turns
 from stream_app.metrics import Metrics
 from stream_app.settings import Settings
 
+ROUND_EVENTS = 100
+"""Waiting records up to which a partition waits for others: a larger batch gains more by going on
+while they wait for the broker."""
 ROUND_WAIT_S = 0.1
 """What a partition waits for others before it goes on without them."""
 WALK_PAUSE_S = 2.0
@@ -105,9 +108,7 @@ class Work:
         """Work on a partition until its assignment ends, or no other batch is to begin."""
         settings = self._settings
         while accepts() and partition.fence.is_open:
-            # With nothing at hand there is nothing to wait for, with a whole batch no reason to.
-            small = 0 < partition.waiting < settings.max_batch_events
-            async with self._rounds.joined(waits=small):
+            async with self._rounds.joined(waits=0 < partition.waiting <= ROUND_EVENTS):
                 if not (accepts() and partition.fence.is_open):
                     return
                 found = self._next(partition)
