@@ -5,9 +5,9 @@ moments, so that aiokafka sends one request for all of them where each partition
 A request costs the broker and the worker more than the records of a small batch do, and what waits
 for a round comes with it.
 
-A partition with more than a few records waits for nobody: overlapping its waits for the broker with
-the computing of others is worth more. Nor does one wait longer than a bound for others, whose broker
-may be slow.
+A partition with more than a few records waits for nobody: overlapping its waits for the broker
+with the computing of others is worth more. Nor does one wait longer than a bound for others, whose
+broker may be slow.
 """
 
 from __future__ import annotations

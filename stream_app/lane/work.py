@@ -106,7 +106,6 @@ class Work:
 
     async def serve(self, partition: Partition, accepts: Callable[[], bool]) -> None:
         """Work on a partition until its assignment ends, or no other batch is to begin."""
-        settings = self._settings
         while accepts() and partition.fence.is_open:
             async with self._rounds.joined(waits=0 < partition.waiting <= ROUND_EVENTS):
                 if not (accepts() and partition.fence.is_open):
