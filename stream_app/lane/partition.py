@@ -237,11 +237,6 @@ class Partition:
         self.ends = (a, b, c)
 
     @property
-    def waiting(self) -> int:
-        """Records at hand, decoded or not."""
-        return sum(len(poll.records) for _, poll in self.inbox) + sum(map(len, self.pending))
-
-    @property
     def latest_ms(self) -> int:
         """The latest event time of what is applied, `NEVER` where nothing is."""
         return max(self._maxima)

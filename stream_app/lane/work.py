@@ -29,7 +29,6 @@ from stream_app.lane.intake import Intake
 from stream_app.lane.journal import encode
 from stream_app.lane.merge import Triple
 from stream_app.lane.partition import Batch, Erasure, Partition
-from stream_app.lane.rounds import Rounds
 from stream_app.lane.scoring import Scoring
 from stream_app.lane.sweep import SLICE_ROWS, Sweep
 from stream_app.lane.table import RowTable
@@ -37,11 +36,6 @@ from stream_app.lane.turns import Turns
 from stream_app.metrics import Metrics
 from stream_app.settings import Settings
 
-ROUND_EVENTS = 100
-"""Waiting records up to which a partition waits for others: a larger batch gains more by going on
-while they wait for the broker."""
-ROUND_WAIT_S = 0.1
-"""What a partition waits for others before it goes on without them."""
 WALK_PAUSE_S = 2.0
 """Between two slices of a walk: together they take about a thousandth of the time."""
 
@@ -86,7 +80,6 @@ class Work:
         self._committer = committer
         self._at_step = at_step
         self._topics = settings.input_topics
-        self._rounds = Rounds(ROUND_WAIT_S)
         self._turns = Turns(self._compute, settings.max_batch_events)
         self._busy_s = 0.0
         self.committable: dict[TP, int] = {}
@@ -106,14 +99,19 @@ class Work:
 
     async def serve(self, partition: Partition, accepts: Callable[[], bool]) -> None:
         """Work on a partition until its assignment ends, or no other batch is to begin."""
+        settings = self._settings
+        wait_s = settings.merge_wait_ms / 1000
         while accepts() and partition.fence.is_open:
-            async with self._rounds.joined(waits=0 < partition.waiting <= ROUND_EVENTS):
-                if not (accepts() and partition.fence.is_open):
-                    return
-                found = self._next(partition)
-                if isinstance(found, Batch):
-                    await self._apply(partition, found)
+            began = time.monotonic()
+            partition.arrived.clear()
+            self._decode(partition)
+            partition.note_ends(self.highwaters(partition))
+            with self._metrics.time_stage("merge"):
+                idle = began - self._busy_s
+                found = partition.next_batch(idle, wait_s, settings.max_batch_events)
+            self._busy_s += time.monotonic() - began
             if isinstance(found, Batch):
+                await self._apply(partition, found)
                 await self._sweep(partition)
                 self._walk(partition)
                 await asyncio.sleep(0)
@@ -125,18 +123,6 @@ class Work:
                     found = WALK_PAUSE_S if found is None else min(found, WALK_PAUSE_S)
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(partition.arrived.wait(), found)
-
-    def _next(self, partition: Partition) -> Batch | Erasure | float | None:
-        """What is to be done now; or how long to wait, see `Partition.next_batch`."""
-        settings, began = self._settings, time.monotonic()
-        partition.arrived.clear()
-        self._decode(partition)
-        partition.note_ends(self.highwaters(partition))
-        with self._metrics.time_stage("merge"):
-            idle, wait_s = began - self._busy_s, settings.merge_wait_ms / 1000
-            found = partition.next_batch(idle, wait_s, settings.max_batch_events)
-        self._busy_s += time.monotonic() - began
-        return found
 
     def _decode(self, partition: Partition) -> None:
         inbox, partition.inbox = partition.inbox, []
