@@ -71,7 +71,7 @@ def test_a_rate_has_a_row_with_the_worker_and_one_without(latencies: list[Case])
     assert rows["50% worker"][4] == "80.0 (60.0 to 180.0)"
     assert "missed by 60.0%" in section.text
     assert "without the worker takes 8.0 ms (p50) and 40.0 ms (p99)" in section.text
-    assert "so that 24 ms would be the p50 of a worker that takes no time; it is 80.0 ms" in (
+    assert "so that 24 ms would be the p50 of a worker that takes no time; it is 16.0 ms" in (
         section.text
     )
     assert section.plot.series[1].y == [80.0, 80.0]

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 import typer
+import yaml
 
 from model.events import EventType
 from stream_app import cli
@@ -109,6 +110,11 @@ def test_a_command_is_one_that_there_is(words: list[str]) -> None:
         parse(typer.main.get_command(cli.app), arguments)
     elif program_name == "make":
         check_make(arguments)
+    elif program_name == "docker":
+        command, _, profile, *_ = arguments
+        services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
+        assert command == "compose"
+        assert any(profile in service.get("profiles", ()) for service in services.values())
     elif program_name == "curl":
         # A worker answers tests/integration/test_user_endpoint.py; what is asked has to be there.
         *_, url = arguments
