@@ -24,6 +24,12 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the chance in the scenarios.")] = 0,
     long: Annotated[bool, typer.Option("--long", help="Run the long forms.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Scenarios side by side.")] = 4,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Begin no other scenario after so long; the seed says with which."
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the report as JSON.")
     ] = None,
@@ -34,6 +40,9 @@ def main(
         console.print(f"No scenario is named {unknown[0]!r}; there are: {', '.join(SCENARIOS)}.")
         raise typer.Exit(2)
     names = [name for name in SCENARIOS if not only or name in only]
+    if minutes is not None:  # what does not fit today comes first another time
+        first = seed % len(names)
+        names = names[first:] + names[:first]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     done = 0
@@ -45,7 +54,7 @@ def main(
         console.print(line, highlight=False)
 
     try:
-        results = run_all(names, seed, long, jobs, show)
+        results = run_all(names, seed, long, jobs, show, minutes)
     except KeyboardInterrupt:
         console.print("Interrupted; all that was started has ended.")
         raise typer.Exit(130) from None

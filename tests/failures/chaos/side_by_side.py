@@ -30,17 +30,27 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def run_all(
-    names: list[str], seed: int, long: bool, jobs: int, show: Callable[[Result], None]
+    names: list[str],
+    seed: int,
+    long: bool,
+    jobs: int,
+    show: Callable[[Result], None],
+    minutes: float | None = None,
 ) -> list[Result]:
     """Run the scenarios, `jobs` at a time, and show each result when it is there.
+
+    After so many minutes no other one is begun.
 
     KeyboardInterrupt ends all of them, and what they started, and is raised again.
     """
     dead_sessions_end = _dead_sessions_end(names)
     children: list[Any] = []
     interrupted = threading.Event()
+    deadline = None if minutes is None else time.monotonic() + minutes * 60
 
     def run_one(name: str) -> Result:
+        if deadline is not None and time.monotonic() > deadline:
+            return Result(name, "not run", "the time was over before its turn", seed)
         receiver, sender = SPAWN.Pipe(duplex=False)
         child = SPAWN.Process(
             target=_child, args=(sender, name, seed, long, dead_sessions_end), daemon=True
