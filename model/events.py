@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Arrays = TypeVar("Arrays", bound="DataclassInstance")
 
 QUERY_TOKENS = 8
 """Hashed query tokens kept of one search; more are left out."""
@@ -31,6 +37,11 @@ class Kind(IntEnum):
     CART = 3
     SEARCH = 4
     PURCHASE = 5
+
+
+def taken(arrays: Arrays, index: np.ndarray | slice) -> Arrays:
+    """A dataclass of arrays of one length at ``index``, in that order."""
+    return type(arrays)(**{f.name: getattr(arrays, f.name)[index] for f in fields(arrays)})
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class EventBatch:
 
     def take(self, index: np.ndarray | slice) -> EventBatch:
         """The steps at ``index``, in that order."""
-        return EventBatch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return taken(self, index)
 
     @staticmethod
     def joined(batches: Sequence[EventBatch], first_user: Sequence[int] | np.ndarray) -> EventBatch:

@@ -15,12 +15,13 @@ Dimensions: U rows, N steps, T predictions taken and S scored in a batch, R rows
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from model import interests
 from model.checkpoint import Checkpoint
+from model.events import taken
 from model.interests import Fields, Interests
 from model.state import KEPT, MAX_PROBABILITY, StateBatch
 
@@ -53,7 +54,7 @@ class Scored:
 
     def take(self, index: np.ndarray) -> Scored:
         """The predictions at ``index``."""
-        return Scored(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return taken(self, index)
 
 
 class KeptPredictions:

@@ -27,7 +27,7 @@ from model.evaluation.item_lists import LIST_ITEMS, list_table, list_tables, pla
 from model.evaluation.protocols import Options
 from model.evaluation.report import Report
 from model.event_log import EventLog, read_event_log
-from model.events import EventBatch, Source
+from model.events import EventBatch, Source, taken
 from model.held_lists import HeldLists, rows_before
 from model.item_baselines import ItemFloor, Mix, Queries, tuned_floor
 from model.learning import Progress
@@ -74,15 +74,7 @@ class Targets:
 
     def take(self, index: np.ndarray) -> Targets:
         """The targets at ``index``."""
-        return Targets(
-            self.user[index],
-            self.number[index],
-            self.start[index],
-            self.step[index],
-            self.item[index],
-            self.seen[index],
-            self.later[index],
-        )
+        return taken(self, index)
 
     def queries(self, steps: EventBatch) -> Queries:
         """What is known before each target."""
