@@ -164,7 +164,7 @@ class Mixed:
         sent = 0
         for where in self.records:
             first = read_records(self.settings, *where)[:records]
-            for one in mapper.map(where, first, Seen(), Report()):
+            for one in mapper.map(where, first, Seen({}), Report()):
                 topic, partition = one.where
                 if partition % 2 == 0:
                     self._producer.send(

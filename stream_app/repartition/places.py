@@ -62,9 +62,13 @@ class Seen:
 
     A batch is acknowledged as a whole before the next one is sent, so that what lies more than a
     batch before the last one that was found is mapped too, and need not be remembered.
+
+    Args:
+        since: the next offset of each output partition where the look began.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, since: Mapping[Where, int]) -> None:
+        self._since = since
         self._places: set[tuple[int, int]] = set()
         self._last = -1
 
@@ -74,6 +78,14 @@ class Seen:
         self._places.add((offset, number))
         if len(self._places) > 4 * MAX_BATCH:
             self._places = {place for place in self._places if place[0] > self._last - MAX_BATCH}
+
+    def to_look_from(self, offset: int, ends: Mapping[Where, int]) -> Mapping[Where, int]:
+        """Where a look has to begin that is to find all outputs of the records from an offset on.
+
+        That is where the outputs end now, or where this look began as long as it found some of
+        them: a commit in between must not let them be forgotten.
+        """
+        return ends if offset > self._last else self._since
 
     def __contains__(self, place: tuple[int, int]) -> bool:
         return place[0] <= self._last - MAX_BATCH or place in self._places

@@ -234,15 +234,16 @@ class Repartition(ConsumerRebalanceListener):  # type: ignore[misc]
         assignments = self._assignments
         starts: dict[Where, int] = {}
         offsets: dict[TopicPartition, int] = {}
+        seen: dict[TopicPartition, Seen] = {}
         for tp in owned:
             committed = consumer.committed(tp, metadata=True)
             epoch, ends = decode_ends(committed.metadata if committed else None, self._order)
             if committed is not None and epoch in (None, self._epochs[tp.topic]):
                 offsets[tp] = committed.offset
+            seen[tp] = Seen(ends)
             for where, end in ends.items():
                 starts[where] = min(starts.get(where, end), end)
         offsets |= first_offsets(self._settings, [tp for tp in owned if tp not in offsets])
-        seen = {tp: Seen() for tp in owned}
         consumer.pause(*owned)
 
         def goes_on(timeout_ms: int) -> bool:
@@ -291,12 +292,10 @@ class Repartition(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _commit(self, consumer: Any) -> None:
         self._require_ours()
-        consumer.commit(
-            {
-                tp: OffsetAndMetadata(
-                    at, encode_ends(self._epochs[tp.topic], self._ends, self._order), -1
-                )
-                for tp, at in self._next.items()
-            }
-        )
+        offsets = {}
+        for tp, at in self._next.items():
+            ends = self._seen[tp].to_look_from(at, self._ends)
+            metadata = encode_ends(self._epochs[tp.topic], ends, self._order)
+            offsets[tp] = OffsetAndMetadata(at, metadata, -1)
+        consumer.commit(offsets)
         self._committed_at = time.monotonic()

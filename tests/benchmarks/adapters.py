@@ -146,7 +146,7 @@ def measure_sent(ready: Ready) -> float:
             records = list(stream_records(settings, topic, partition))
             for at in range(0, len(records), settings.max_batch_events):
                 some = records[at : at + settings.max_batch_events]
-                batches.append(mapper.map((topic, partition), some, Seen(), Report()))
+                batches.append(mapper.map((topic, partition), some, Seen({}), Report()))
     with closing(Sending(settings, lambda: True, lambda name: None)) as sending:
         sending.send(batches[0], WAIT_S)
         began = time.monotonic()

@@ -19,12 +19,15 @@ from stream_app.settings import Settings
 def main(number: str, step: str, time: int) -> int:
     """Run the step until standard input ends, or it fails."""
     seen = 0
+    continued = threading.Event()
+    signal.signal(signal.SIGCONT, lambda *_: continued.set())
 
     def at_step(name: str) -> None:
         nonlocal seen
         seen += name == step
         if name == step and seen == time:
             os.kill(os.getpid(), signal.Signals[number])
+            continued.wait()  # another thread may take the signal, and this one go on for a while
 
     failures: list[Exception] = []
     ended = threading.Event()

@@ -186,6 +186,46 @@ def test_who_takes_over_looks_from_where_the_commit_says(
         mixed.close()
 
 
+def test_what_a_short_commit_leaves_behind_is_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("noida_db", reason="noida-db, which keeps metadata, is not installed")
+    monkeypatch.setattr(mixed_topics, "PRODUCED_MS", int(time.time() * 1000) - 100_000)
+    with NoidaBroker(tmp_path / "noida") as broker:
+        settings = own_settings(broker.bootstrap, tmp_path)
+        settings = settings.model_copy(update={"adapter_topics": adapter_topics(settings)})
+        topics.create(settings)
+        mixed = Mixed(settings)
+        mixed.send(LATER)
+
+        def run_until_broken(step_name: str, batch: int) -> None:
+            def break_at(name: str) -> None:
+                if name == step_name:
+                    raise InterruptedError(name)
+
+            failures: list[Exception] = []
+            few = settings.model_copy(update={"max_batch_events": batch})
+            step = Repartition(few, lambda report: None, failures.append, break_at)
+            step.start()
+            try:
+                wait_until(lambda: bool(failures))
+            finally:
+                step.stop()
+            assert [str(failure) for failure in failures] == [step_name]
+
+        # The first leaves a batch without a commit, the second commits one record of it.
+        run_until_broken("before adapter_offsets", BATCH)
+        run_until_broken("after adapter_offsets", 1)
+        step = Repartition(settings, lambda report: None, lambda error: None)
+        step.start()
+        try:
+            wait_until(mixed.is_mapped)
+        finally:
+            step.stop()
+        assert mixed.broken() == []
+        mixed.close()
+
+
 def test_a_missing_mixed_topic_is_one_sentence(settings: Settings) -> None:
     topics.create(settings)
     changed = settings.model_copy(update={"adapter_topics": "nowhere=ga4"})

@@ -51,7 +51,7 @@ def test_metadata_that_brokers_refuse_are_left_out() -> None:
 
 
 def test_seen_knows_what_it_was_told_and_what_lies_a_batch_before() -> None:
-    seen = Seen()
+    seen = Seen({})
     assert (0, 0) not in seen
     seen.add(2_000_000, 1)
     assert (2_000_000, 1) in seen
@@ -60,9 +60,19 @@ def test_seen_knows_what_it_was_told_and_what_lies_a_batch_before() -> None:
     assert (2_000_001 - MAX_BATCH, 0) not in seen
 
 
+def test_a_commit_says_where_the_look_began_until_all_that_it_found_lies_before() -> None:
+    since, now = {ORDER[0]: 3}, {ORDER[0]: 90}
+    seen = Seen(since)
+    assert seen.to_look_from(0, now) == now
+    seen.add(39, 0)
+    assert seen.to_look_from(0, now) == since
+    assert seen.to_look_from(39, now) == since
+    assert seen.to_look_from(40, now) == now
+
+
 def test_seen_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "MAX_BATCH", 10)
-    seen = Seen()
+    seen = Seen({})
     for offset in range(1000):
         seen.add(offset, 0)
         assert len(seen._places) <= 40
