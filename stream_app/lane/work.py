@@ -3,7 +3,8 @@
 Each partition has a task of its own, which goes decode, merge, read, transition, encode, commit,
 and begins its next batch when this one is committed. So the order of a partition is exact, and
 while one partition waits for acknowledgements another computes. Batches that wait to be computed
-at the same time are computed together, see turns.py.
+at the same time are computed together, see turns.py; and while enough events are on their way no
+batch begins, see flight.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from stream_app.lane.commit import AtStep, Committer, Written
 from stream_app.lane.compute import Computed, Todo, compute, damage_told
 from stream_app.lane.due_walk import WALK_ROWS, DueWalk
 from stream_app.lane.erasure import erase, receipt
+from stream_app.lane.flight import Flight
 from stream_app.lane.intake import Intake
 from stream_app.lane.journal import encode
 from stream_app.lane.merge import Triple
@@ -81,6 +83,7 @@ class Work:
         self._at_step = at_step
         self._topics = settings.input_topics
         self._turns = Turns(self._compute, settings.max_batch_events)
+        self._flight = Flight(settings.max_batch_events)
         self._busy_s = 0.0
         self.committable: dict[TP, int] = {}
         self.applied_events = 0
@@ -101,7 +104,10 @@ class Work:
         """Work on a partition until its assignment ends, or no other batch is to begin."""
         settings = self._settings
         wait_s = settings.merge_wait_ms / 1000
-        while accepts() and partition.fence.is_open:
+        while True:
+            await self._flight.room()
+            if not (accepts() and partition.fence.is_open):
+                return
             began = time.monotonic()
             partition.arrived.clear()
             self._decode(partition)
@@ -111,7 +117,8 @@ class Work:
                 found = partition.next_batch(idle, wait_s, settings.max_batch_events)
             self._busy_s += time.monotonic() - began
             if isinstance(found, Batch):
-                await self._apply(partition, found)
+                with self._flight.of(len(found.events)):
+                    await self._apply(partition, found)
                 await self._sweep(partition)
                 self._walk(partition)
                 await asyncio.sleep(0)

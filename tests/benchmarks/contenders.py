@@ -72,6 +72,7 @@ class Contender:
 
     log       which of the logs it reads: "large", "small", "single" or, in memory, "none"
     left_out  a sentence that says why it cannot be measured here, None when it can
+    is_in_quick  whether a quick run has it: the ratios that have a goal need it
     """
 
     name: str
@@ -79,6 +80,7 @@ class Contender:
     log: str
     measure: Callable[[Place], Measurement]
     left_out: Callable[[], str | None] = lambda: None
+    is_in_quick: bool = True
 
 
 def measure_worker(
@@ -249,6 +251,7 @@ CONTENDERS = (
         "over the catalogue; no drift test, no decay, no reasons",
         "small",
         measure_stock_light,
+        is_in_quick=False,
     ),
     Contender(
         "quix_streams",
@@ -264,12 +267,14 @@ CONTENDERS = (
         "small",
         measure_quix_light,
         no_quix,
+        is_in_quick=False,
     ),
     Contender(
         "worker_one_partition",
         "the worker with all events in one partition, so that its stages follow each other",
         "single",
         measure_worker,
+        is_in_quick=False,
     ),
     Contender(
         "limit",

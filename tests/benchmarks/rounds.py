@@ -56,6 +56,7 @@ def run(plan: Plan, console: Console) -> Measured:
         logs = {
             log: make_records(plan.events[log], PARTITIONS[log], seed)
             for seed, log in enumerate(("large", "small", "single"))
+            if any(contender.log == log for contender in plan.contenders)
         }
         show("Preparing", 1, 1)
         for number in range(plan.rounds):
