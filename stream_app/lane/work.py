@@ -38,6 +38,9 @@ from stream_app.lane.turns import Turns
 from stream_app.metrics import Metrics
 from stream_app.settings import Settings
 
+BATCHES_UNDER_WAY = 2
+"""While so many of the largest size are, no other begins. One would leave the processor idle now
+and then, for want of a batch that does not wait for the broker."""
 WALK_PAUSE_S = 2.0
 """Between two slices of a walk: together they take about a thousandth of the time."""
 
@@ -83,7 +86,7 @@ class Work:
         self._at_step = at_step
         self._topics = settings.input_topics
         self._turns = Turns(self._compute, settings.max_batch_events)
-        self._flight = Flight(settings.max_batch_events)
+        self._flight = Flight(BATCHES_UNDER_WAY * settings.max_batch_events)
         self._busy_s = 0.0
         self.committable: dict[TP, int] = {}
         self.applied_events = 0

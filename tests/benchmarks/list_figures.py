@@ -197,7 +197,7 @@ def _load_seconds(checkpoint: Checkpoint) -> float:
 def _array_bytes(checkpoint: Checkpoint) -> int:
     weights = checkpoint.network.state_dict().values()
     arrays = [getattr(checkpoint.statistics, field.name) for field in fields(Statistics)]
-    return sum(array.nbytes for array in [*weights, *arrays])
+    return sum(array.nbytes for array in [*weights, *arrays] if array is not None)
 
 
 def _index(
