@@ -1,7 +1,7 @@
 """How many events are worked on at once: from the merge until the broker has acknowledged all.
 
 Rows, outputs and changelog records of these lie in memory. A partition that is told to wait merges
-later, and then all that has come meanwhile: waiting makes batches larger, not events older.
+later, and then all that has come meanwhile.
 """
 
 from __future__ import annotations
