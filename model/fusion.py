@@ -20,7 +20,7 @@ from model import interests, ranking
 from model.checkpoint import LOOK_BACK, Checkpoint, RankingSettings
 from model.held_lists import HeldLists
 from model.learning import Progress
-from model.ranking import LIKELY_CATEGORIES, Parts
+from model.ranking import Parts
 from model.state import StateBatch
 
 CURVES = ("follows", "together", "again")
@@ -75,9 +75,10 @@ def _entries(
     out = interests.hidden_readout(rows, checkpoint)
     logits = interests.category_logits(rows, out, now_ms // 1000, checkpoint)
     named = checkpoint.vocabulary.first_category_bucket
-    likely = interests.top_interests(logits, named, LIKELY_CATEGORIES)
+    looked_at, _ = ranking.category_places(checkpoint)
+    likely = interests.top_interests(logits, named, looked_at)
     recent, _ = ranking.recent_items(rows)
-    found = ranking.candidates(recent, likely, checkpoint)
+    found = ranking.candidates(recent, likely.category, checkpoint)
     place, parts = ranking.score_parts(rows, out, logits, found, checkpoint)
     _, follows, together = ranking.neighbours_of(recent, checkpoint)
     near, known = follows.shape[1], follows.shape[1] + LOOK_BACK

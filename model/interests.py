@@ -197,6 +197,10 @@ class Interests:
     probability: np.ndarray
     uncertainty: np.ndarray
 
+    def first(self, k: int) -> Interests:
+        """The k likeliest of them."""
+        return Interests(self.category[:, :k], self.probability[:, :k], self.uncertainty[:, :k])
+
 
 def best(score: np.ndarray, k: int) -> np.ndarray:
     """Places of the k highest of each row, highest first, the lower of equal ones: (R, K)."""

@@ -45,7 +45,9 @@ from model.state import RECENT, StateBatch
 NEIGHBOURS_OF_STEP = (64, 32, 20, 20, 10, 10, 10, 10)
 """Neighbours looked at of each recent step, newest first: older steps say less."""
 LIKELY_CATEGORIES = 5
-CATEGORY_ITEMS = 10
+CATEGORY_PLACES = 50
+"""Popular items of likely categories: ten of each of five, or fewer of more where categories are
+small (a brand that is an item and its own category: one of each of fifty)."""
 TRENDING_ITEMS = 20
 POOL = 50
 """Candidates that a calibrated list is chosen from."""
@@ -121,9 +123,11 @@ def _rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) 
     out = interests.hidden_readout(rows, checkpoint)  # (R, H)
     logits = interests.category_logits(rows, out, now_ms // 1000, checkpoint)  # (R, C)
     named = checkpoint.vocabulary.first_category_bucket
-    likely = interests.top_interests(logits, named, LIKELY_CATEGORIES)
+    looked_at, _ = category_places(checkpoint)
+    likely = interests.top_interests(logits, named, looked_at)
     recent, position = recent_items(rows)  # (R, J)
-    found = candidates(recent, likely, checkpoint)  # (R, P)
+    found = candidates(recent, likely.category, checkpoint)  # (R, P)
+    likely = likely.first(LIKELY_CATEGORIES)
     item, carrier = found.item, found.carrier
     score = _scores(rows, out, logits, found, checkpoint)  # (R, P), -inf where none
     chosen = _choose(score, item, logits, checkpoint, k)  # (R, K) places, best first
@@ -176,6 +180,13 @@ def neighbour_places(checkpoint: Checkpoint) -> list[int]:
     return [min(count, kept) for count in NEIGHBOURS_OF_STEP]
 
 
+def category_places(checkpoint: Checkpoint) -> tuple[int, int]:
+    """How many likely categories are looked at, and how many popular items of each."""
+    held = int(np.count_nonzero(checkpoint.statistics.category_item.any(0)))
+    items = min(max(held, 1), CATEGORY_PLACES // LIKELY_CATEGORIES)
+    return CATEGORY_PLACES // items, items
+
+
 def neighbours_of(
     recent: np.ndarray, checkpoint: Checkpoint
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -211,15 +222,15 @@ def _amounts(
     return amount
 
 
-def candidates(recent: np.ndarray, likely: Interests, checkpoint: Checkpoint) -> Candidates:
-    """The candidates of rows with these recent items (R, J) and likely categories.
+def candidates(recent: np.ndarray, likely: np.ndarray, checkpoint: Checkpoint) -> Candidates:
+    """The candidates of rows with these recent items (R, J) and likely categories, best first.
 
     A candidate of several sources stands once, with its amounts added.
     """
     statistics = checkpoint.statistics
     count, steps = recent.shape
     neighbour, follows, together = neighbours_of(recent, checkpoint)
-    popular = statistics.category_item[likely.category, :CATEGORY_ITEMS]
+    popular = statistics.category_item[likely, : category_places(checkpoint)[1]]
     trending = statistics.trending_item[:TRENDING_ITEMS]
     near = neighbour.shape[1]
     known = near + steps

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from model.evaluation import wanted
 from model.evaluation.report import Cell, Curve, Figures, Report, from_document, shown
 from model.evaluation.tasks import Task
 from model.metrics import bootstrap
@@ -35,6 +36,12 @@ def write(
     lines = ["# Figures of the predictions", "", *head, ""]
     reports = {task: from_document(document) for task, document in documents.items()}
     pooled = pool(reports.values())
+    figures = {task.name: report.figures for task, report in reports.items()}
+    if pooled is not None:
+        figures[wanted.POOLED] = {f"{name}: from": low for name, _, low, *_ in pooled.rows}
+    goals = wanted.goals_table(figures)
+    if goals is not None:
+        lines += [f"## {goals.title}", "", *table_lines(goals), ""]
     if pooled is not None:
         lines += [f"## {POOLED}", "", *table_lines(pooled), ""]
     for task, report in reports.items():

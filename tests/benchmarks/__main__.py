@@ -21,10 +21,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from model.evaluation.goals import Goal
 from tests.benchmarks import report, results
 from tests.benchmarks.command_line import make_console
 from tests.benchmarks.figures import RATIOS
-from tests.benchmarks.goals import Goal
 from tests.benchmarks.parts import PARTS, Part, run_command
 
 PARTIAL = report.HERE / "partial"

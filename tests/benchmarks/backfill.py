@@ -31,6 +31,7 @@ from pyarrow import parquet
 from rich.console import Console
 
 from model.checkpoint import load, save
+from model.evaluation.goals import Goal
 from model.event_log import OPTIONAL, REQUIRED, read_event_log
 from model.events import EventType
 from model.transition import warm_up
@@ -47,7 +48,7 @@ from stream_app.verify import with_worker_settings
 from tests.benchmarks import limit
 from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
 from tests.benchmarks.figures import Spread
-from tests.benchmarks.goals import Goal, as_list
+from tests.benchmarks.goals import as_list
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.results import Plot, Section, Series, Table
 from tests.benchmarks.workload import InputRecord, bench_checkpoint, make_records

@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from model.evaluation.goals import Goal
 from stream_app.errors import InterestStreamError
 from tests.benchmarks import results
-from tests.benchmarks.goals import Goal
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.results import Section
 

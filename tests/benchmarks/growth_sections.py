@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from model.evaluation.goals import Goal
 from tests.benchmarks.contenders import Measurement
 from tests.benchmarks.figures import WAITING, Spread, cpu_us, rates, stages_us
-from tests.benchmarks.goals import Goal, as_list
+from tests.benchmarks.goals import as_list
 from tests.benchmarks.results import Plot, Section, Series, Table
 
 GOAL_RATIO = 0.8

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from model.evaluation.goals import Goal
 from tests.benchmarks.figures import Spread
-from tests.benchmarks.goals import Goal, as_list
+from tests.benchmarks.goals import as_list
 from tests.benchmarks.results import Plot, Section, Series, Table
 from tests.benchmarks.where_time_goes import Stay
 

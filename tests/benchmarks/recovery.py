@@ -29,6 +29,7 @@ import rocksdict
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.console import Console
 
+from model.evaluation.goals import Goal
 from stream_app.demo.processes import WorkerProcess
 from stream_app.lane.table import WorkerBudget
 from stream_app.settings import Settings
@@ -43,7 +44,7 @@ from tests.benchmarks.filled import (
     fill,
     make_templates,
 )
-from tests.benchmarks.goals import Goal, as_list
+from tests.benchmarks.goals import as_list
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.results import Plot, Section, Series, Table
 from tests.failures.chaos.brokers import bytes_in

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from model.evaluation.goals import Goal
 from model.evaluation.runs import commit_of
-from tests.benchmarks.goals import Goal, as_values
+from tests.benchmarks.goals import as_values
 
 QUIX_FOLDER = Path(sys.prefix) / "quix"
 """Where `make bench` installs Quix Streams: it asks for an older pydantic than the worker has."""

@@ -16,11 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from model.evaluation.goals import Goal
 from tests.benchmarks import figures
 from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.figures import Spread
-from tests.benchmarks.goals import Goal, as_list
+from tests.benchmarks.goals import as_list
 from tests.benchmarks.results import Section
 from tests.benchmarks.rounds import PARTITIONS, Measured, Plan, run
 from tests.benchmarks.workload import CATEGORIES, EVENTS_PER_USER, ITEMS

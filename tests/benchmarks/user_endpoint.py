@@ -26,11 +26,11 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
+from model.evaluation.goals import Goal
 from stream_app.demo.processes import WorkerProcess
 from tests.benchmarks.cluster import cluster, worker_overrides
 from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
 from tests.benchmarks.ends import End
-from tests.benchmarks.goals import Goal
 from tests.benchmarks.paced_producer import EVENTS
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.processor_time import family, read

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model.evaluation.goals import Goal
 from stream_app.metrics import STAGES
 from tests.benchmarks import results
 from tests.benchmarks.contenders import CONTENDERS, Measurement
@@ -20,7 +21,6 @@ from tests.benchmarks.figures import (
     stages_section,
     throughput_section,
 )
-from tests.benchmarks.goals import Goal
 from tests.benchmarks.report import render
 from tests.benchmarks.results import Document, Plot, ResultError, Section, Series, Table
 

@@ -14,6 +14,7 @@ from model.evaluation.markdown import pool, table_lines, write
 from model.evaluation.registry import PROTOCOLS, named
 from model.evaluation.report import Curve, Figures, Report, from_document, to_document
 from model.evaluation.tasks import TASKS, Task
+from model.evaluation.wanted import POOLED, WANTED, Wanted, goals_table
 
 REPORT = Report(
     tables=[Figures("Lists", ["", "HR@10"], [["a|b", 0.5], ["none", math.nan]], "Of 3 users.")],
@@ -135,3 +136,39 @@ def test_quick_runs_and_changed_files_write_apart(
 
 def test_a_name_that_is_none_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluate(monkeypatch, Runs(), "--only", "dowsing") == 2
+
+
+def test_goals_stand_beside_what_was_measured_and_the_best_floor() -> None:
+    figures = {
+        "window-shop": {
+            "all: model: NDCG@10": 0.2,
+            "all: last: NDCG@10": 0.15,
+            "all: counts: NDCG@10": 0.19,
+            "loss: model: of all": 0.5,
+            "loss: blend: of all": 0.4,
+        },
+        "window-fair": {"all: model: NDCG@10": 0.4, "all: last: NDCG@10": 0.2},
+    }
+    both = ["window-shop", "window-fair"]
+    table = goals_table(
+        figures,
+        [
+            Wanted(both[:1], "NDCG", "all: model: NDCG@10", 0.19, tried="nothing"),
+            Wanted(both, "mean NDCG", "all: model: NDCG@10", 0.4, tried="counts"),
+            Wanted(both[:1], "loss", "loss: model: of all", "loss: blend: of all", "at most"),
+            Wanted(["window-none"], "another log", "all: model: NDCG@10", 1.0),
+        ],
+    )
+    assert table is not None
+    assert table.rows == [
+        ["NDCG", "0.1900", "at least 0.1900", "0.2000", "met", ""],
+        ["mean NDCG", "0.1950", "at least 0.4000", "0.3000", "missed by 25.0%", "counts"],
+        ["loss", "0.4000", "at most 0.4000", "0.5000", "missed by 25.0%", ""],
+    ]
+    assert table.note == "1 of 3 are met."
+    assert goals_table({}) is None
+
+
+def test_every_goal_names_a_task() -> None:
+    names = {task.name for task in TASKS} | {POOLED}
+    assert {task for wanted in WANTED for task in wanted.tasks} <= names

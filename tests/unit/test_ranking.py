@@ -17,7 +17,15 @@ from model.interests import (
     hidden_readout,
     shares,
 )
-from model.ranking import Reason, catalogue_scores, item_scores, rank, recent_items
+from model.ranking import (
+    LIKELY_CATEGORIES,
+    Reason,
+    catalogue_scores,
+    category_places,
+    item_scores,
+    rank,
+    recent_items,
+)
 from model.state import StateBatch
 from tests.checkpoints import tiny_checkpoint
 from tests.event_batches import random_log, run
@@ -144,6 +152,19 @@ def test_unnamed_buckets_are_never_listed(rows: StateBatch) -> None:
     lists = rank(fresh, fresh["last_time_ms"], few, 10)
     assert lists.item.max() <= 5
     assert (lists.item > 0).sum(1).max() <= 5
+
+
+def test_small_categories_let_more_of_them_give_candidates(checkpoint: Checkpoint) -> None:
+    assert category_places(checkpoint) == (5, 10)
+    brands = tiny_checkpoint(items=300, categories=300)  # an item each, as where items are brands
+    assert category_places(brands) == (50, 1)
+    rows = run(random_log(6, 500, 20, brands), 20, brands, [])[0]
+    now = rows["last_time_ms"]
+    likely = np.argsort(-category_probabilities(rows, now, brands), axis=1, kind="stable")[:, :50]
+    lists = rank(rows, now, brands, 200)
+    for categories, items in zip(likely.tolist(), lists.item.tolist(), strict=True):
+        assert set(brands.statistics.category_item[categories, 0].tolist()) - {0} <= set(items)
+    assert lists.interests.category.shape == (20, LIKELY_CATEGORIES)
 
 
 def test_a_list_longer_than_its_candidates_repeats_none() -> None:

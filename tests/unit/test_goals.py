@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks.goals import Goal, as_list, as_values
+from model.evaluation.goals import Goal
+from tests.benchmarks.goals import as_list, as_values
 
 
 @pytest.mark.parametrize(("measured", "is_met"), [(0.79, False), (0.8, True), (0.9, True)])
@@ -29,6 +30,10 @@ def test_a_missed_goal_says_by_how_much_of_the_bound() -> None:
 
 def test_a_goal_that_is_missed_by_far_says_how_many_times() -> None:
     assert Goal("p99", "at most", 50, 740, "ms").verdict == "missed, 14.8 times as much"
+
+
+def test_a_goal_of_nothing_says_by_how_much_it_is_missed() -> None:
+    assert Goal("gain", "at least", 0.0, -0.01, "", 2).verdict == "missed by 0.01"
 
 
 def test_a_list_stands_apart_from_the_sentence_before_it() -> None:
