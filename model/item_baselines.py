@@ -150,11 +150,14 @@ class ItemFloor:
         return np.concatenate(found)
 
     def repeat_last(self, queries: Queries, k: int) -> np.ndarray:
-        """The user's latest distinct items, newest first, filled up with popular ones: (Q, k)."""
+        """The user's latest distinct items, newest first, filled up with popular ones: (Q, k).
+
+        An item that the counted steps lack has a number behind theirs.
+        """
         popular = np.argsort(-self.popular[: self.named], kind="stable")[: 2 * k].tolist()
         found = np.zeros((len(queries), k), np.int64)
         for row, latest in enumerate(queries.latest(5 * k).tolist()):
-            known = (i for i in latest if 0 < i < self.named)
+            known = (i for i in latest if 0 < i < self.named or i >= self.items)
             listed = list(dict.fromkeys([*known, *popular]))[:k]
             found[row, : len(listed)] = listed
         return found

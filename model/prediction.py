@@ -18,6 +18,7 @@ from model.drift import Change
 from model.event_log import EventLog
 from model.events import EventBatch, Source
 from model.learning import Progress
+from model.log_items import log_items
 from model.state import StateBatch, new_rows
 from model.transition import transition
 
@@ -145,16 +146,26 @@ def touched_pairs(batch: EventBatch, users: int, categories: int) -> np.ndarray:
     return np.unique(batch.user[named] * categories + batch.category[named])
 
 
-def predict_items(moved: Moved, now_ms: int, checkpoint: Checkpoint, k: int) -> pa.Table:
-    """``user_id, item_id, rank, score``: the lists that the worker would give at ``now_ms``."""
+def predict_items(
+    moved: Moved, log: EventLog, now_ms: int, checkpoint: Checkpoint, k: int
+) -> pa.Table:
+    """``user_id, item_id, rank, score``: the lists that the worker would give at ``now_ms``.
+
+    ``log`` is what was moved.
+    """
     known = np.flatnonzero(moved.rows["events"] > 0)
-    lists = ranking.rank(moved.rows[known], np.full(len(known), now_ms), checkpoint, k)
-    row, place = np.nonzero(lists.item > 0)
-    names = pa.array(checkpoint.vocabulary.item_names, pa.string())
+    at = np.full(len(known), now_ms)
+    lists = ranking.rank(moved.rows[known], at, checkpoint, k, last_is_known=True)
+    items = log_items(log, moved.batch.item, checkpoint.vocabulary)
+    last = np.zeros(len(moved.users), np.int64)
+    np.maximum.at(last, moved.batch.user, np.arange(len(moved.batch)))
+    item = items.completed(lists.item, last[known])
+    row, place = np.nonzero(item > 0)
+    names = pa.array(items.names, pa.string())
     return pa.table(
         {
             "user_id": _named(pa.array(moved.users, pa.string()), known[row]),
-            "item_id": _named(names, lists.item[row, place] - 1),
+            "item_id": _named(names, item[row, place] - 1),
             "rank": pa.array(place + 1, pa.int32()),
             "score": pa.array(lists.score[row, place].astype(np.float32)),
         }

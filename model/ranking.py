@@ -5,6 +5,11 @@ users' sequences), these items themselves, the popular items of the likeliest ca
 trending ones. ``catalogue_scores`` scores every item the same way: the reference that candidates
 are measured against.
 
+An item that the vocabulary lacks shares an index with others, so nobody can name it. The one
+exception is the item of the last step, for who has the event at hand. The network has learned
+nothing of it: in place of its next-item logit stands the mean of the list's candidates, and its
+category is that of the step.
+
 score = lstm * (next-item logit) + transition * log(1 + amount)
         + category * (logit of the item's category) + alike * (it is the last step's category)
         + popularity * log(share of all steps) + trend * log(share of late steps)
@@ -75,7 +80,8 @@ class Reason(IntEnum):
 class Recommendations:
     """Lists of R rows, best first; item 0 fills a list that is shorter than K.
 
-    item, score    (R, K) vocabulary index; score in logits
+    item, score    (R, K) vocabulary index, that of a bucket for the last step's item alone; score
+                   in logits
     reason         (R, K) Reason
     because        (R, K) ring position of the recent step that carries a REPEATED or
                    VIEWED_TOGETHER, else -1
@@ -91,16 +97,23 @@ class Recommendations:
     diversity: np.ndarray
 
 
-def rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) -> Recommendations:
-    """The k best candidates of each row at event time ``now_ms`` (R,)."""
+def rank(
+    rows: StateBatch,
+    now_ms: np.ndarray,
+    checkpoint: Checkpoint,
+    k: int,
+    last_is_known: bool = False,
+) -> Recommendations:
+    """The k best candidates of each row at event time ``now_ms`` (R,).
+
+    last_is_known  the item of a row's last step may be listed though the vocabulary lacks it
+    """
     if len(rows) == 0:
         none = np.zeros((0, k), np.int64)
         nothing = Interests(none, none.astype(np.float64), none.astype(np.float64))
         return Recommendations(none, none.astype(np.float32), none, none, nothing, np.zeros(0))
-    parts = [
-        _rank(rows[at : at + CHUNK_ROWS], now_ms[at : at + CHUNK_ROWS], checkpoint, k)
-        for at in range(0, len(rows), CHUNK_ROWS)
-    ]
+    chunks = [slice(at, at + CHUNK_ROWS) for at in range(0, len(rows), CHUNK_ROWS)]
+    parts = [_rank(rows[part], now_ms[part], checkpoint, k, last_is_known) for part in chunks]
 
     def joined(column: Callable[[Recommendations], np.ndarray]) -> np.ndarray:
         return np.concatenate([column(part) for part in parts])
@@ -119,14 +132,16 @@ def rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) -
     )
 
 
-def _rank(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int) -> Recommendations:
+def _rank(
+    rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoint, k: int, last_is_known: bool
+) -> Recommendations:
     out = interests.hidden_readout(rows, checkpoint)  # (R, H)
     logits = interests.category_logits(rows, out, now_ms // 1000, checkpoint)  # (R, C)
     named = checkpoint.vocabulary.first_category_bucket
     looked_at, _ = category_places(checkpoint)
     likely = interests.top_interests(logits, named, looked_at)
     recent, position = recent_items(rows)  # (R, J)
-    found = candidates(recent, likely.category, checkpoint)  # (R, P)
+    found = candidates(recent, likely.category, checkpoint, last_is_known)  # (R, P)
     likely = likely.first(LIKELY_CATEGORIES)
     item, carrier = found.item, found.carrier
     score = _scores(rows, out, logits, found, checkpoint)  # (R, P), -inf where none
@@ -222,7 +237,9 @@ def _amounts(
     return amount
 
 
-def candidates(recent: np.ndarray, likely: np.ndarray, checkpoint: Checkpoint) -> Candidates:
+def candidates(
+    recent: np.ndarray, likely: np.ndarray, checkpoint: Checkpoint, last_is_known: bool = False
+) -> Candidates:
     """The candidates of rows with these recent items (R, J) and likely categories, best first.
 
     A candidate of several sources stands once, with its amounts added.
@@ -242,7 +259,10 @@ def candidates(recent: np.ndarray, likely: np.ndarray, checkpoint: Checkpoint) -
     item[:, known:listed] = popular.reshape(count, -1)
     item[:, listed:-1] = trending
     item[:, -1] = 0  # sorts to the front, where ``best`` points when no candidate is left
-    item[item >= checkpoint.vocabulary.first_item_bucket] = 0  # buckets have no name
+    unnamed = item >= checkpoint.vocabulary.first_item_bucket
+    if last_is_known:
+        unnamed &= item != recent[:, :1]
+    item[unnamed] = 0
     item <<= _POSITION_BITS
     item |= np.arange(places)
     item.sort(axis=1)
@@ -323,6 +343,11 @@ def score_parts(
     own += network.item_bias.detach().numpy().take(item)
     category = statistics.item_category[item]
     last = interests.last_step(rows)[1]
+    unnamed = np.flatnonzero(item >= checkpoint.vocabulary.first_item_bucket)
+    if len(unnamed):
+        of = row[unnamed]
+        mean = np.bincount(row, own) / np.maximum(np.bincount(row), 1)
+        own[unnamed], category[unnamed] = mean[of], last[of]
     return place, Parts(
         row,
         item,

@@ -100,7 +100,9 @@ def transition(
     ready, drifts, drift_rows, given, triggers, rows, predictions = applied
     tested = np.zeros(len(events), dtype=bool)
     tested[kept] = ready
-    recommendations = ranking.rank(rows, rows["last_time_ms"], checkpoint, checkpoint.top_k)
+    recommendations = ranking.rank(
+        rows, rows["last_time_ms"], checkpoint, checkpoint.top_k, last_is_known=True
+    )
     said, taken = recommendations.interests, np.searchsorted(given, predictions.taken_step)
     likely = Interests(said.category[taken], said.probability[taken], said.uncertainty[taken])
     scored = predictions.settle(likely, states.dtype)

@@ -118,7 +118,7 @@ def predict_command(
     if items is None:
         table = predict_categories(moved, cutoff_ms, model, horizon_s, top, new_only)
     else:
-        table = predict_items(moved, cutoff_ms, model, items)
+        table = predict_items(moved, log.before(cutoff_ms), cutoff_ms, model, items)
     write_table(table, out)
     console.print(f"Wrote {table.num_rows:,} rows to {out}, by model {model.version}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -37,6 +38,7 @@ def encode(
     outputs: Outputs,
     events: EventBatch,
     users: list[str],
+    item_id: Callable[[int], str],
     partition: int,
     topics: tuple[str, str, str],
     checkpoint: Checkpoint,
@@ -44,9 +46,10 @@ def encode(
 ) -> EncodedOutputs:
     """The messages of a batch: a pure function, equal for equal rows and events.
 
-    users are the names behind ``events.user``; topics the input topics by EventType, epochs theirs.
+    users are the names behind ``events.user``, item_id the name of a step's item; topics the input
+    topics by EventType, epochs theirs.
     """
-    place = Place(events, users, partition, topics, epochs)
+    place = Place(events, users, item_id, partition, topics, epochs)
     return EncodedOutputs(
         drift=_drift_messages(outputs.drifts, place, checkpoint),
         drift_step=outputs.drifts.step,

@@ -51,12 +51,14 @@ class Place:
     """Where the steps of a batch come from.
 
     users              names behind ``events.user``
+    item_id            name of a step's item, as the event states it
     partition
     topics, epochs     input topics by EventType, and their epochs
     """
 
     events: EventBatch
     users: list[str]
+    item_id: Callable[[int], str]
     partition: int
     topics: tuple[str, str, str]
     epochs: tuple[int, int, int]
@@ -82,7 +84,13 @@ def recommendation_messages(
     """The ``Recommendation``s, joined from pieces of JSON that repeat from list to list."""
     step, events = outputs.recommend_step, place.events
     pieces = _pieces_of(checkpoint)
-    items = _item_pieces(outputs.recommendations, outputs.rows, checkpoint, pieces)
+    items = _item_pieces(
+        outputs.recommendations,
+        outputs.rows,
+        checkpoint,
+        pieces,
+        lambda number: place.item_id(int(step[number])),
+    )
     interests = _interest_pieces(outputs.recommendations.interests, pieces)
     heads = [
         (
@@ -133,15 +141,21 @@ def recommendation_messages(
 def recommended_items(
     lists: Recommendations, rows: StateBatch, checkpoint: Checkpoint
 ) -> list[list[RecommendedItem]]:
-    """The items of each list as they stand in its message."""
-    pieces = _item_pieces(lists, rows, checkpoint, _pieces_of(checkpoint))
+    """The items of each list as they stand in its message; all of them have a name."""
+    pieces = _item_pieces(lists, rows, checkpoint, _pieces_of(checkpoint), lambda _: None)
     return [_decode_items(b"[%b]" % b"".join(listed)) for listed in pieces]
 
 
 def _item_pieces(
-    lists: Recommendations, rows: StateBatch, checkpoint: Checkpoint, pieces: _Pieces
+    lists: Recommendations,
+    rows: StateBatch,
+    checkpoint: Checkpoint,
+    pieces: _Pieces,
+    last_item: Callable[[int], str | None],
 ) -> list[list[bytes]]:
     """The ``RecommendedItem``s of each list: five pieces an item, empty where there is none.
+
+    ``last_item`` names the item of the last step of a list's row, of the number of the list.
 
     The pieces: head, score, reason, and for a reason that a step carries its time and end.
     """
@@ -169,6 +183,8 @@ def _item_pieces(
         time_ms[place], end[place] = piece, _END
     joined = [b""] * (5 * len(item))
     joined[0::5] = pieces.item.of(item)
+    for unnamed in np.flatnonzero(item >= checkpoint.vocabulary.first_item_bucket).tolist():
+        joined[5 * unnamed] = _item_head(last_item(unnamed // lists.item.shape[1]))
     joined[1::5] = _numbers(lists.score.astype(np.float64).round(DIGITS))
     joined[2::5], joined[3::5], joined[4::5] = why, time_ms, end
     for place in np.flatnonzero(item == 0).tolist():
@@ -225,7 +241,7 @@ class _Pieces:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         def item(index: int) -> bytes:
-            return b',{"item_id":%b,"score":' % _encode(vocabulary.item_name(index))
+            return _item_head(vocabulary.item_name(index))
 
         def interest(index: int) -> bytes:
             return b',{"category":%b,"probability":' % _encode(vocabulary.category_name(index))
@@ -266,6 +282,10 @@ def _pieces_of(checkpoint: Checkpoint) -> _Pieces:
         _made.clear()
         _made[checkpoint.version] = _Pieces(checkpoint.vocabulary)
     return _made[checkpoint.version]
+
+
+def _item_head(name: str | None) -> bytes:
+    return b',{"item_id":%b,"score":' % _encode(name)
 
 
 def _reason(reason: RecommendationReason) -> bytes:

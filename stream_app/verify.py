@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model.checkpoint import Checkpoint
-from model.events import EventBatch, EventType, Source
+from model.events import EventType, Source
 from model.transition import transition
 from stream_app import outputs as output_messages
 from stream_app import topics
 from stream_app.comparison import Comparison, Coverage, compare
 from stream_app.events import Event, OutputKind, decode_batch, output_id
-from stream_app.lane.assemble import assemble
+from stream_app.lane.assemble import Assembled, assemble
 from stream_app.lane.erasure import is_done, marker_of
 from stream_app.lane.history_mark import MARK
 from stream_app.lane.journal import JournalEntry, chain, decode, merge_along, topic_name
@@ -240,8 +240,7 @@ def read_entries(
 @dataclass(frozen=True)
 class _Made:
     out: Any
-    steps: EventBatch
-    users: list[str]
+    batch: Assembled
 
 
 def apply(
@@ -262,7 +261,7 @@ def apply(
     run.rows.update(zip((key.decode() for key in keys), rows, strict=True))
     run.events += len(batch)
     run.duplicates += int(out.duplicate[made.steps.line == 0].sum())
-    return _Made(out, made.steps, made.users)
+    return _Made(out, made)
 
 
 def _note_outputs(
@@ -273,9 +272,9 @@ def _note_outputs(
     settings: Settings,
     checkpoint: Checkpoint,
 ) -> None:
-    topics, epochs = settings.input_topics, entry.epochs
+    topics, epochs, batch = settings.input_topics, entry.epochs, made.batch
     encoded = output_messages.encode(
-        made.out, made.steps, made.users, partition, topics, checkpoint, epochs
+        made.out, batch.steps, batch.users, batch.item_id, partition, topics, checkpoint, epochs
     )
     kinds: tuple[tuple[OutputKind, np.ndarray, list[tuple[bytes, bytes]]], ...] = (
         ("drift", encoded.drift_step, encoded.drift),
@@ -283,7 +282,7 @@ def _note_outputs(
     )
     for kind, after, messages in kinds:
         for step, (_, value) in zip(after.tolist(), messages, strict=True):
-            at, offset = int(made.steps.event_type[step]), int(made.steps.offset[step])
+            at, offset = int(batch.steps.event_type[step]), int(batch.steps.offset[step])
             run.outputs[output_id(kind, topics[at], partition, offset, epochs[at])] = value
 
 

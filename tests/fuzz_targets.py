@@ -86,7 +86,7 @@ def feed_event(event_type: EventType, value: bytes, key: bytes | None = None) ->
     made = assemble(kept, kinds, np.arange(len(kept)), checkpoint.vocabulary)
     rows = new_rows(len(made.users), checkpoint.hidden)
     moved, outputs = transition(rows, made.steps, Source(), checkpoint)
-    encode(outputs, made.steps, made.users, 0, TOPICS, checkpoint)
+    encode(outputs, made.steps, made.users, made.item_id, 0, TOPICS, checkpoint)
     unpack(list(pack(moved)), checkpoint.hidden)
 
 

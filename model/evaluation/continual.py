@@ -29,6 +29,7 @@ from model.event_log import EventLog
 from model.fusion import fit_ranking
 from model.held_lists import held_lists
 from model.learning import Progress
+from model.log_items import log_items
 from model.training import train
 
 QUICK_PERIODS = 3
@@ -54,10 +55,10 @@ def protocol(options: Options, progress: Progress) -> Report:
     parts: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     tables: list[pa.Table] = []
     for period, log in enumerate(logs[1:], start=1):
-        session, item, known, lists = _listed(log, checkpoint, rows[period], progress)
+        session, item, known, lists, names = _listed(log, checkpoint, rows[period], progress)
         parts.append((period, session, item, known, places(lists, item)))
         table = {"period": np.full(len(item), period), "seq": np.arange(len(item))}
-        tables.append(pa.table({**table, "items": named_lists(lists, checkpoint)}))
+        tables.append(pa.table({**table, "items": named_lists(lists, names)}))
         began = time.perf_counter()
         batch, _ = log.batch(checkpoint.vocabulary)
         every = np.ones(len(batch), dtype=bool)
@@ -101,19 +102,22 @@ def read_periods(path: Path) -> tuple[list[EventLog], list[np.ndarray]]:
 
 def _listed(
     log: EventLog, checkpoint: Checkpoint, rows: np.ndarray, progress: Progress
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(session, item, whether training knows the item, list) of the clicks, in file order.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """(session, item, whether training knows the item, list) of the clicks, in file order, and
+    the names of the items.
 
     ``log`` stands by session; ``rows`` says where its steps stand in the file.
     """
     batch, users = log.batch(checkpoint.vocabulary)
-    targets = targets_from(batch, EVER_MS)
+    items = log_items(log, batch.item, checkpoint.vocabulary)
+    targets = targets_from(replace(batch, item=items.number), EVER_MS)
     order = np.arange(len(batch))
     lists = lists_before(batch, order, targets, EVER_MS, len(users), checkpoint, progress)
+    lists = items.completed(lists, targets.step - 1)
     sorted_by = np.argsort(rows[targets.step], kind="stable")
     item = targets.item[sorted_by]
     known = item < checkpoint.vocabulary.first_item_bucket
-    return targets.user[sorted_by], item, known, lists[sorted_by]
+    return targets.user[sorted_by], item, known, lists[sorted_by], items.names
 
 
 def _report(

@@ -10,11 +10,14 @@ leave-one-out  each user's last event, with everything else known, other users' 
 =============  ==============================================================================
 
 Learning over users stays frozen at the cut; a user's own row goes on. A list is the one that the
-lane gives after the user's event before. Dimensions: Q targets, K list length.
+lane gives after the user's event before. Items have numbers of their own (log_items.py): one that
+the training has not seen can be a target, and is listed right after the user's event with it.
+Dimensions: Q targets, K list length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -31,6 +34,7 @@ from model.events import EventBatch, Source, taken
 from model.held_lists import HeldLists, rows_before
 from model.item_baselines import ItemFloor, Mix, Queries, tuned_floor
 from model.learning import Progress
+from model.log_items import log_items
 from model.prediction import event_cuts
 from model.ranking import rank
 from model.state import new_rows
@@ -156,17 +160,25 @@ def _after_the_split(options: Options, progress: Progress, last: bool) -> Report
     batch, users = log.batch(checkpoint.vocabulary)
     order = np.argsort(batch.user, kind="stable")
     steps = batch.take(order)
-    targets = targets_from(steps, cutoff_ms)
+    items = log_items(log, batch.item, checkpoint.vocabulary)
+    numbered = replace(steps, item=items.number[order])
+    targets = targets_from(numbered, cutoff_ms)
     if last:
         targets = targets.last_of_users()
     lists = lists_before(batch, order, targets, cutoff_ms, len(users), checkpoint, progress)
+    lists = items.completed(lists, order[targets.step - 1])
     early = steps.time_ms < cutoff_ms
-    listed = _floors(steps, early, targets, checkpoint, options, progress, unseen=False)
+    floor, mixed = _mixed(steps, early, targets, checkpoint, options, progress, unseen=False)
+    listed = {
+        **mixed,
+        "repeat last, then popular": floor.repeat_last(targets.queries(numbered), LIST_ITEMS),
+        "most popular of late": floor.most_popular(targets.queries(numbered), LIST_ITEMS),
+    }
     title = "Next item, last" if last else "Next item, successive"
     columns = {"user_id": _names(users, targets)}
     if not last:
         columns["target"] = pa.array(targets.number)
-    report = _report(title, lists, listed, targets, checkpoint, columns, options.seed)
+    report = _report(title, lists, listed, targets, checkpoint, columns, items.names, options.seed)
     if last:
         return report
     return _with_lists_of_a_sample(report, batch, order[targets.step], checkpoint, options.seed)
@@ -218,11 +230,10 @@ def leave_one_out(options: Options, progress: Progress) -> Report:
     rows = rows[targets.user]
     lists = rank(rows, rows["last_time_ms"], checkpoint, CANDIDATES).item
     lists = without_seen(lists, targets.queries(steps), LIST_ITEMS)
-    listed = _floors(steps, early, targets, checkpoint, options, progress, unseen=True)
+    _, listed = _mixed(steps, early, targets, checkpoint, options, progress, unseen=True)
     columns = {"user_id": _names(users, targets)}
-    return _report(
-        "Next item, leave one out", lists, listed, targets, checkpoint, columns, options.seed
-    )
+    names, title = checkpoint.vocabulary.item_names, "Next item, leave one out"
+    return _report(title, lists, listed, targets, checkpoint, columns, names, options.seed)
 
 
 def lists_before(
@@ -252,7 +263,7 @@ def lists_before(
         progress("events", end, len(batch))
     known = np.flatnonzero(early[before])
     held = rows[targets.user[known]]
-    lists[known] = rank(held, held["last_time_ms"], checkpoint, k).item
+    lists[known] = rank(held, held["last_time_ms"], checkpoint, k, last_is_known=True).item
     tail = batch.take(rest)
     for start, end in event_cuts(tail, LISTED_STEPS):
         rows, outputs = transition(rows, tail.take(slice(start, end)), Source(), every)
@@ -272,7 +283,7 @@ def without_seen(lists: np.ndarray, queries: Queries, k: int) -> np.ndarray:
     return kept
 
 
-def _floors(
+def _mixed(
     steps: EventBatch,
     early: np.ndarray,
     targets: Targets,
@@ -280,8 +291,8 @@ def _floors(
     options: Options,
     progress: Progress,
     unseen: bool,
-) -> dict[str, np.ndarray]:
-    """Lists of the baselines, each (Q, K); the mix is tuned on later steps that training sees.
+) -> tuple[ItemFloor, dict[str, np.ndarray]]:
+    """The floor and the lists of its mix (Q, K), tuned on later steps that training sees.
 
     early   (N,) bool: steps that may be learnt from
     unseen  lists only items that the user has not had; tunes on each user's last known event
@@ -302,12 +313,8 @@ def _floors(
     mix = tuned_floor(earlier, late.queries(known), late.item, progress, unseen, options.seed)
     floor = ItemFloor(known, *sizes, checkpoint.horizon_s)
     queries = targets.queries(steps)
-    lists = {f"Markov + kNN mix ({_words(mix)})": floor.lists(queries, mix, LIST_ITEMS, unseen)}
-    if unseen:
-        return lists
-    lists["repeat last, then popular"] = floor.repeat_last(queries, LIST_ITEMS)
-    lists["most popular of late"] = floor.most_popular(queries, LIST_ITEMS)
-    return lists
+    lists = floor.lists(queries, mix, LIST_ITEMS, unseen)
+    return floor, {f"Markov + kNN mix ({_words(mix)})": lists}
 
 
 def _words(mix: Mix) -> str:
@@ -325,16 +332,16 @@ def _report(
     targets: Targets,
     checkpoint: Checkpoint,
     columns: dict[str, pa.Array],
+    names: Sequence[str],
     seed: int,
 ) -> Report:
     found = {name: places(each, targets.item) for name, each in {"model": lists, **floors}.items()}
     named = targets.item[targets.item > 0] < checkpoint.vocabulary.first_item_bucket
     note = (
-        f"Every item of the catalogue can be a target; {named.mean():.1%} of the targets are items "
-        "that the training has seen, and no other can be listed."
+        f"Every item of the log can be a target; {named.mean():.1%} of the targets are items that "
+        "the training has seen. Another can be listed right after the user's event with it alone."
     )
     tables, figures = list_tables(
         title, found, targets.user, targets.groups(), seed=seed, note=note
     )
-    names = checkpoint.vocabulary.item_names
     return Report(tables, figures, predictions=list_table(lists, names, columns))

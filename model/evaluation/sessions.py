@@ -8,6 +8,7 @@ it, and an item follows a second later. Dimensions: Q test rows, K list length.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from model.event_log import EventLog, event_log
 from model.events import Source
 from model.item_baselines import ItemFloor, Queries, tuned_floor
 from model.learning import Progress
+from model.log_items import LogItems, log_items
 from model.prediction import event_cuts
 from model.ranking import rank
 from model.state import new_rows
@@ -50,15 +52,16 @@ def protocol(options: Options, progress: Progress) -> Report:
     if checkpoint is None:
         config = session_config(options.config)
         checkpoint = train(train_log, config, progress, None, options.data.name).checkpoint
-    target, lists, queries = session_lists(test_log, checkpoint, progress)
+    target, lists, queries, items = session_lists(test_log, checkpoint, progress)
     floor = _floor(train_log, queries, checkpoint, options.seed, progress)
     found = {name: places(each, target) for name, each in {"model": lists, **floor}.items()}
     user = np.arange(len(target))
-    again = (queries.latest(HISTORY) == target[:, None]).any(1)
+    before = replace(queries, item=items.number).latest(HISTORY)
+    again = (before == target[:, None]).any(1)
     groups = {"all": target > 0, "repeats": again, "new to the session": ~again}
     title = "Next click of a session"
     tables, figures = list_tables(title, found, user, groups, MRR_20, options.seed, FLOOR_NOTE)
-    table = pa.table({"seq": pa.array(user), "items": named_lists(lists, checkpoint)})
+    table = pa.table({"seq": pa.array(user), "items": named_lists(lists, items.names)})
     return Report(tables, figures, predictions=table)
 
 
@@ -116,15 +119,16 @@ def session_log(session: np.ndarray, item: np.ndarray, stem: str, earlier: int =
 
 def session_lists(
     log: EventLog, checkpoint: Checkpoint, progress: Progress
-) -> tuple[np.ndarray, np.ndarray, Queries]:
-    """(targets (Q,), the lane's lists before them (Q, K), what is known before them).
+) -> tuple[np.ndarray, np.ndarray, Queries, LogItems]:
+    """(targets (Q,), the lane's lists before them (Q, K), what is known before them, items).
 
-    The target of a session is its last item.
+    The target of a session is its last item. Targets and lists have the numbers of ``LogItems``.
     """
     batch, users = log.batch(checkpoint.vocabulary)
+    items = log_items(log, batch.item, checkpoint.vocabulary)
     start = np.searchsorted(batch.user, np.arange(len(users)))
     end = np.r_[start[1:], len(batch)] - 1
-    target = batch.item[end]
+    target = items.number[end]
     known = np.ones(len(batch), dtype=bool)
     known[end] = False
     before = batch.take(known)
@@ -132,13 +136,14 @@ def session_lists(
     for first, last in event_cuts(before, BATCH_STEPS):
         rows, _ = moved_rows(rows, before.take(slice(first, last)), Source(), checkpoint)
         progress("events", last, len(before))
-    lists = rank(rows, rows["last_time_ms"], checkpoint, LIST_ITEMS).item
-    return target, lists, Queries(batch.item, start, end)
+    lists = rank(rows, rows["last_time_ms"], checkpoint, LIST_ITEMS, last_is_known=True).item
+    lists = items.completed(lists, np.maximum(end - 1, start))
+    return target, lists, Queries(batch.item, start, end), items
 
 
-def named_lists(lists: np.ndarray, checkpoint: Checkpoint) -> pa.Array:
+def named_lists(lists: np.ndarray, item_names: Sequence[str]) -> pa.Array:
     """The lists (Q, K) as lists of item ids, best first; item 0 ends one."""
-    names = pa.array(checkpoint.vocabulary.item_names, pa.string())
+    names = pa.array(item_names, pa.string())
     row, place = np.nonzero(lists > 0)
     offsets = np.r_[0, np.cumsum(np.bincount(row, minlength=len(lists)))].astype(np.int32)
     values = names.take(pa.array(lists[row, place] - 1))

@@ -31,11 +31,20 @@ class Assembled:
     steps   the steps; `steps.user` counts into `users`
     users   user ids in the order of their first event
     event   (N,) int64 the event that each step belongs to
+    events  (E,)
     """
 
     steps: EventBatch
     users: list[str]
     event: Ints
+    events: Sequence[Event]
+
+    def item_id(self, step: int) -> str:
+        """The item of a step as its event names it; empty for a search."""
+        event = self.events[int(self.event[step])]
+        if isinstance(event, Purchase):
+            return event.items[int(self.steps.line[step])].item_id
+        return event.item_id if isinstance(event, Click) else ""
 
 
 def assemble(
@@ -104,7 +113,7 @@ def assemble(
         line=line,
         last_line=line == lines[event] - 1,
     )
-    return Assembled(steps, list(numbers), event)
+    return Assembled(steps, list(numbers), event, events)
 
 
 def _at(events: Sequence[Event], index: Ints) -> Sequence[Event]:

@@ -175,6 +175,7 @@ def _encoded(
         outputs,
         assembled.steps,
         assembled.users,
+        assembled.item_id,
         read.todo.partition,
         topics,
         checkpoint,

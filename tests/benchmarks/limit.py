@@ -126,6 +126,7 @@ def _step(
             outputs,
             assembled.steps,
             assembled.users,
+            assembled.item_id,
             batch.partition,
             settings.input_topics,
             checkpoint,

@@ -121,6 +121,7 @@ def _full_step(checkpoint: Checkpoint, settings: Settings) -> Step:
             outputs,
             assembled.steps,
             assembled.users,
+            assembled.item_id,
             partition,
             settings.input_topics,
             checkpoint,

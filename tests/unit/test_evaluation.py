@@ -233,7 +233,7 @@ def test_a_longer_horizon_is_likelier(log: EventLog, checkpoint: Checkpoint) -> 
 
 def test_item_table(log: EventLog, checkpoint: Checkpoint) -> None:
     moved = move(log, checkpoint, no_progress)
-    table = predict_items(moved, int(log.time_ms.max()), checkpoint, 5)
+    table = predict_items(moved, log, int(log.time_ms.max()), checkpoint, 5)
     assert table.column_names == ["user_id", "item_id", "rank", "score"]
     ranks = np.array(table["rank"])
     assert set(ranks.tolist()) == {1, 2, 3, 4, 5}

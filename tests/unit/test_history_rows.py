@@ -179,7 +179,7 @@ def test_evidence_names_no_event_of_the_file(checkpoint: Checkpoint) -> None:
     session = np.arange(len(user)) // len(users)
     events = replace(events, time_ms=first_ms + (1 + session) * DAY_MS)
     _, out = transition(states, events, Source((0, 0, 0), 1), checkpoint)
-    encoded = encode(out, events, users, 0, TOPICS, checkpoint)
+    encoded = encode(out, events, users, str, 0, TOPICS, checkpoint)
     assert encoded.drift
     found = [msgspec.json.decode(value, type=Drift).evidence for _, value in encoded.drift]
     assert any(found)

@@ -38,7 +38,7 @@ def test_lists_are_those_of_the_message(checkpoint: Checkpoint) -> None:
     log = random_log(5, 400, USERS, checkpoint)
     users = [f"u{number}" for number in range(USERS)]
     _, out = transition(new_rows(USERS, checkpoint.hidden), log, Source(), checkpoint)
-    messages = encode(out, log, users, 3, TOPICS, checkpoint).recommendations
+    messages = encode(out, log, users, str, 3, TOPICS, checkpoint).recommendations
     assert len(messages) > 20
     for (_, value), row in zip(messages, pack(out.rows), strict=True):
         message = msgspec.json.decode(value, type=Recommendation)

@@ -75,6 +75,15 @@ def test_names_that_are_not_in_the_vocabulary_share_buckets() -> None:
     assert steps.item[0] > len(VOCABULARY.item_names)
 
 
+def test_items_keep_the_names_of_their_events() -> None:
+    search = Search(event_id="s", user_id="ann", timestamp_ms=2, query="red hat")
+    items = [PurchaseItem(item_id="glove"), PurchaseItem(item_id="hat")]
+    basket = Purchase(event_id="p", user_id="ann", timestamp_ms=3, items=items)
+    events: list[Event] = [click(1, item="scarf"), search, basket]
+    out = made(events, [EventType.CLICK, EventType.SEARCH, EventType.PURCHASE])
+    assert [out.item_id(step) for step in range(4)] == ["scarf", "", "glove", "hat"]
+
+
 def test_nothing_gives_nothing() -> None:
     out = made([], [])
     assert len(out.steps) == 0

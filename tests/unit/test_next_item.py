@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from model.checkpoint import Checkpoint
 from model.evaluation.item_lists import MRR_20, NDCG_10, mean_intervals, places
@@ -210,7 +211,7 @@ def test_lists_are_those_of_the_row_before(
                 part = batch.take(own)
                 part = replace(part, user=part.user * 0)
                 row, _ = moved_rows(new_rows(1, checkpoint.hidden), part, Source(), checkpoint)
-                wanted = rank(row, row["last_time_ms"], checkpoint, 20).item[0]
+                wanted = rank(row, row["last_time_ms"], checkpoint, 20, last_is_known=True).item[0]
                 names = [checkpoint.vocabulary.item_name(int(i)) for i in wanted]
                 assert by_target[key] == names
                 checked += 1
@@ -246,6 +247,25 @@ def test_protocols_end_to_end(data: Path, log: EventLog, checkpoint: Checkpoint)
     }
     assert not known & {(row["user_id"], row["item_id"]) for row in lists}
     assert {row["user_id"] for row in lists} == {log.users[u] for u in set(log.user[gone].tolist())}
+
+
+def test_an_item_that_training_lacks_is_listed_by_its_own_name(
+    data: Path, log: EventLog, tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    events = parquet.read_table(data).to_pylist()
+    time_ms = split_time(log)
+    new = [row for row in events if row["timestamp"].timestamp() * 1000 >= time_ms][:2]
+    rows = [dict(row, item_id=f"new-{row['user_id']}", event_type="click") for row in new]
+    again = [dict(row, event_id=f"again-{row['event_id']}") for row in rows]
+    path = tmp_path / "shop.parquet"
+    table = pa.Table.from_pylist([*events, *rows, *again])
+    write_table(table.sort_by("timestamp"), path)
+    sure = replace(checkpoint, ranking=replace(checkpoint.ranking, again=(500.0,) * 8))
+    report = successive(Options(path, TrainingConfig(), sure), no_progress)
+    assert report.predictions is not None
+    listed = report.predictions.to_pylist()
+    named = {(row["user_id"], row["item_id"]) for row in listed if "new-" in row["item_id"]}
+    assert {(row["user_id"], row["item_id"]) for row in rows} == named
 
 
 def test_what_comes_after_the_cut_off_trains_nothing(tmp_path: Path, log: EventLog) -> None:

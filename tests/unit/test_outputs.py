@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 import pytest
 
 from model.checkpoint import LOOK_BACK, Checkpoint
@@ -40,7 +41,7 @@ def users() -> list[str]:
 def encoded(checkpoint: Checkpoint, users: list[str]) -> EncodedOutputs:
     log = random_log(9, 2500, USERS, checkpoint)
     _, out = transition(new_rows(USERS, 64), log, OffsetSource(partitions=8), checkpoint)
-    return encode(out, log, users, 5, TOPICS, checkpoint, EPOCHS)
+    return encode(out, log, users, str, 5, TOPICS, checkpoint, EPOCHS)
 
 
 def test_recommendations_are_the_json_of_their_struct(
@@ -91,3 +92,26 @@ def test_drift_events_name_their_evidence(encoded: EncodedOutputs) -> None:
 def test_full_offsets_come_back_from_their_low_bits() -> None:
     for offset, latest in ((5, 9), (2**32 - 1, 2**32 + 3), (3 * 2**32 + 7, 3 * 2**32 + 7)):
         assert full_offset(offset & 0xFFFFFFFF, latest) == offset
+
+
+def test_an_item_that_the_model_lacks_has_the_name_of_its_event(
+    checkpoint: Checkpoint, users: list[str]
+) -> None:
+    log = random_log(3, 1500, USERS, checkpoint)
+    bucket = checkpoint.vocabulary.first_item_bucket
+    new = np.flatnonzero((log.item > 0) & (np.arange(len(log)) % 3 == 0))
+    item = log.item.copy()
+    item[new] = bucket + new % checkpoint.vocabulary.item_buckets
+    log = replace(log, item=item)
+    _, out = transition(new_rows(USERS, 64), log, OffsetSource(partitions=8), checkpoint)
+    messages = encode(out, log, users, "item of step {}".format, 5, TOPICS, checkpoint, EPOCHS)
+    decoder = msgspec.json.Decoder(Recommendation)
+    named = 0
+    for step, (_, value) in zip(out.recommend_step.tolist(), messages.recommendations, strict=True):
+        message = decoder.decode(value)
+        assert encode_output(message) == value
+        found = {one.item_id for one in message.items if one.item_id.startswith("item of step")}
+        assert found <= {f"item of step {step}"}
+        assert not found or log.item[step] >= bucket
+        named += len(found)
+    assert named > 10

@@ -28,7 +28,7 @@ from model.ranking import (
 )
 from model.state import StateBatch
 from tests.checkpoints import tiny_checkpoint
-from tests.event_batches import random_log, run
+from tests.event_batches import clicks, random_log, run
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,23 @@ def test_unnamed_buckets_are_never_listed(rows: StateBatch) -> None:
     lists = rank(fresh, fresh["last_time_ms"], few, 10)
     assert lists.item.max() <= 5
     assert (lists.item > 0).sum(1).max() <= 5
+
+
+def test_an_item_without_a_name_is_listed_right_after_its_own_step(checkpoint: Checkpoint) -> None:
+    bucket = checkpoint.vocabulary.first_item_bucket + 3
+    again = replace(checkpoint, ranking=replace(checkpoint.ranking, again=(500.0,) * 8))
+    log = clicks([0] * 5, [1, 2, 3, 4, 5], item=[1, 2, bucket + 1, 3, bucket])
+    rows = run(log, 1, again, [])[0]
+    now = rows["last_time_ms"]
+    assert rank(rows, now, again, 10).item.max() < checkpoint.vocabulary.first_item_bucket
+    lists = rank(rows, now, again, 10, last_is_known=True)
+    assert lists.item[0].tolist().count(bucket) == 1
+    assert bucket + 1 not in lists.item[0]
+    at = lists.item[0].tolist().index(bucket)
+    assert lists.reason[0, at] == Reason.REPEATED
+    assert lists.because[0, at] == 4
+    others = np.delete(lists.item[0], at)
+    np.testing.assert_array_equal(others, rank(rows, now, again, 10).item[0, : len(others)])
 
 
 def test_small_categories_let_more_of_them_give_candidates(checkpoint: Checkpoint) -> None:
