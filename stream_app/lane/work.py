@@ -127,7 +127,9 @@ class Work:
                 await asyncio.sleep(0)
             elif isinstance(found, Erasure):
                 await self._erase(partition, found)
-            elif not await self._sweep(partition):
+            elif await self._sweep(partition):
+                await asyncio.sleep(0)  # a store has many slices, and others wait
+            else:
                 self._want(partition)
                 if self._walk(partition):
                     found = WALK_PAUSE_S if found is None else min(found, WALK_PAUSE_S)
