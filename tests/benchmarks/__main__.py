@@ -42,6 +42,9 @@ def main(
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each part.")] = None,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="Keep what the JSON file has of this commit.")
+    ] = False,
 ) -> None:
     """Measure the worker beside its peers, part by part."""
     names = [part.name for part in PARTS]
@@ -51,6 +54,8 @@ def main(
         raise typer.Exit(2)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     whole = Whole(chosen(only, quick), quick, rounds, only)
+    if go_on and json_file is not None and json_file.exists():
+        whole.take_over(json.loads(json_file.read_text("utf-8")))
     with tempfile.TemporaryDirectory(prefix="interest-bench-") as folder:
         try:
             whole.run(Path(folder))
@@ -98,10 +103,19 @@ class Whole:
         """Whether it has every part in full."""
         return not self.quick and len(self.documents) == len(PARTS)
 
+    def take_over(self, earlier: Mapping[str, Any]) -> None:
+        """Keep the parts of an earlier run that was the same but for its end."""
+        is_same = earlier["commit"] == self.commit and earlier["command"] == self.command
+        if is_same and not self.commit["changed"]:
+            self.documents, self.seconds = dict(earlier["parts"]), dict(earlier["seconds"])
+
     def run(self, folder: Path) -> None:
-        """Run the parts; one that fails leaves no document."""
+        """Run the parts that are not there yet; one that fails leaves no document."""
         for number, part in enumerate(self.parts, start=1):
             console.rule(f"{number} of {len(self.parts)}: {part.what}")
+            if part.name in self.documents:
+                console.print("Finished before on this commit.")
+                continue
             began, file = time.monotonic(), folder / f"{part.name}.json"
             status = run_command(part.command(self.quick, self.rounds, file))
             self.seconds[part.name] = round(time.monotonic() - began, 1)
@@ -118,6 +132,9 @@ class Whole:
         """Write what is finished: the report with its plots, and all figures where they go."""
         if not self.documents:
             return
+        self.documents = {
+            part.name: self.documents[part.name] for part in PARTS if part.name in self.documents
+        }
         file = json_file or folder / "all.json"
         figures = together(self.documents, self.command, self.commit, self.seconds)
         for goal in figures["goals"]:

@@ -164,16 +164,22 @@ def _partitions_of(seen: Metrics) -> set[int]:
 
 
 def _while_all_are_busy(workers: list[WorkerProcess], parts: dict[str, Any]) -> tuple[Look, Look]:
-    """The first look, and the last one at which every worker still has events that wait."""
+    """The first and the last look at which every worker has events that wait.
+
+    A worker knows of them when its first fetch is back.
+    """
     deadline = time.monotonic() + WAIT_S
-    first = last = _look(workers, parts)
+    first = last = None
     while time.monotonic() < deadline:
-        time.sleep(LOOK_S)
         now = _look(workers, parts)
-        if not all(now.waiting):
+        if all(now.waiting):
+            first, last = first or now, now
+        elif first is not None and last is not None:
             return first, last
-        last = now
-    raise BenchmarkError(f"The workers did not come to the end of the log in {WAIT_S:g} s.")
+        time.sleep(LOOK_S)
+    raise BenchmarkError(
+        f"The workers were not all busy, or not at the end of the log, in {WAIT_S:g} s."
+    )
 
 
 def _look(workers: list[WorkerProcess], parts: dict[str, Any]) -> Look:

@@ -85,3 +85,27 @@ def test_a_part_that_fails_leaves_the_others_alone(
     assert list(whole.documents) == ["throughput"]
     assert json.loads((tmp_path / "all.json").read_text("utf-8"))["ratio_limit"] == 0.5
     assert written == [PARTIAL]  # not the report of a whole run
+
+
+def test_a_run_goes_on_where_one_of_the_same_commit_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commit = {"id": "abc", "changed": False}
+    monkeypatch.setattr(results, "commit", lambda: commit)
+    monkeypatch.setattr(harness, "run_command", lambda command: 1)
+    earlier = {
+        "commit": commit,
+        "command": "python -m tests.benchmarks",
+        "parts": {"growth": {"goals": []}, "latency": {"goals": []}},
+        "seconds": {"growth": 2.0, "latency": 1.0},
+    }
+    parts = [Part("latency", "one"), Part("growth", "two"), Part("throughput", "three")]
+    whole = Whole(parts, False, None, None)
+    whole.take_over(earlier)
+    whole.run(tmp_path)
+    assert whole.failed == ["throughput"]
+    assert whole.seconds["growth"] == 2.0
+    for other in ({"commit": {**commit, "id": "abd"}}, {"command": "python --quick"}):
+        whole = Whole(parts, False, None, None)
+        whole.take_over({**earlier, **other})
+        assert not whole.documents
