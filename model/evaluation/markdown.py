@@ -36,10 +36,10 @@ def write(
     lines = ["# Figures of the predictions", "", *head, ""]
     reports = {task: from_document(document) for task, document in documents.items()}
     pooled = pool(reports.values())
-    figures = {task.name: report.figures for task, report in reports.items()}
+    measured = {task.name: report.figures for task, report in reports.items()}
     if pooled is not None:
-        figures[wanted.POOLED] = {f"{name}: from": low for name, _, low, *_ in pooled.rows}
-    goals = wanted.goals_table(figures)
+        measured[wanted.POOLED] = {f"{row[0]}: from": float(row[2]) for row in pooled.rows}
+    goals = wanted.goals_table(measured)
     if goals is not None:
         lines += [f"## {goals.title}", "", *table_lines(goals), ""]
     if pooled is not None:
