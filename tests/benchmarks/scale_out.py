@@ -166,7 +166,7 @@ def _partitions_of(seen: Metrics) -> set[int]:
 def _while_all_are_busy(workers: list[WorkerProcess], parts: dict[str, Any]) -> tuple[Look, Look]:
     """The first and the last look at which every worker has events that wait.
 
-    A worker knows of them when its first fetch is back.
+    A worker knows of them when its first fetch is back, and may have none for a moment.
     """
     deadline = time.monotonic() + WAIT_S
     first = last = None
@@ -174,7 +174,7 @@ def _while_all_are_busy(workers: list[WorkerProcess], parts: dict[str, Any]) -> 
         now = _look(workers, parts)
         if all(now.waiting):
             first, last = first or now, now
-        elif first is not None and last is not None:
+        if first is not None and last is not None and not any(now.waiting):
             return first, last
         time.sleep(LOOK_S)
     raise BenchmarkError(
