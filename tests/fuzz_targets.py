@@ -132,7 +132,7 @@ def _messages(
     outputs: Outputs, log: EventBatch, checkpoint: Checkpoint
 ) -> list[tuple[bytes, bytes]]:
     users = [f"user-{number}" for number in range(USERS)]
-    made = encode(outputs, log, users, 0, TOPICS, checkpoint)
+    made = encode(outputs, log, users, str, 0, TOPICS, checkpoint)
     return [*made.drift, *made.recommendations]
 
 

@@ -127,17 +127,26 @@ def test_periods_end_to_end(period_file: Path) -> None:
     assert 0 < report.figures["mean over periods, MRR@20"] <= 1
 
 
-def test_the_first_period_is_predicted_by_nobody_and_unknown_items_by_no_list(
+def test_the_first_period_is_predicted_by_nobody_and_unknown_items_follow_themselves_alone(
     period_file: Path,
 ) -> None:
     report = continual.protocol(Options(period_file, CONFIG), no_progress)
     assert report.predictions is not None
-    by_period: dict[int, set[str]] = {}
+    listed: dict[int, list[list[str]]] = {}
     for row in report.predictions.to_pylist():
-        by_period.setdefault(row["period"], set()).update(row["items"])
-    assert set(by_period) == {1, 2}
-    assert {str(ITEMS + 1), str(ITEMS + 2)}.isdisjoint(by_period[1])
-    assert {str(ITEMS + 1), str(ITEMS + 2)} <= by_period[2]
+        listed.setdefault(row["period"], []).append(row["items"])
+    assert set(listed) == {1, 2}
+    new = {str(ITEMS + 1), str(ITEMS + 2)}
+    clicks = [row for row in parquet.read_table(period_file).to_pylist() if row["period"] == 1]
+    last: dict[int, str] = {}
+    before = []
+    for click in clicks:
+        if click["session"] in last:
+            before.append(last[click["session"]])
+        last[click["session"]] = str(click["item"])
+    for items, previous in zip(listed[1], before, strict=True):
+        assert new & set(items) == new & {previous}
+    assert new <= {item for items in listed[2] for item in items}
 
 
 @pytest.fixture(scope="module")
