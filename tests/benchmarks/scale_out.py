@@ -42,7 +42,7 @@ BROKER_CORE, WORKER_CORE = 0, 1
 PINNED_PROGRAM = ("tests.benchmarks.pinned_worker", str(WORKER_CORE))
 LOOK_S = 0.25
 WAIT_S = 300.0
-SHORTEST_S = 2.0
+SHORTEST_S = 1.0
 LAG, APPLIED = "interest_consumer_lag_events", "interest_events_total"
 
 
