@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,11 @@ class Statistics:
     temperature: np.ndarray
     category_rate: np.ndarray | None = None
     reliability: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+
+    @cached_property
+    def longest_category(self) -> int:
+        """How many popular items the category with the most of them has here."""
+        return int(np.count_nonzero(self.category_item.any(0)))
 
 
 @dataclass(frozen=True)

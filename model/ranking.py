@@ -197,7 +197,7 @@ def neighbour_places(checkpoint: Checkpoint) -> list[int]:
 
 def category_places(checkpoint: Checkpoint) -> tuple[int, int]:
     """How many likely categories are looked at, and how many popular items of each."""
-    held = int(np.count_nonzero(checkpoint.statistics.category_item.any(0)))
+    held = checkpoint.statistics.longest_category
     items = min(max(held, 1), CATEGORY_PLACES // LIKELY_CATEGORIES)
     return CATEGORY_PLACES // items, items
 

@@ -40,10 +40,10 @@ class Wanted:
     tried: str = ""
 
 
-def _window(task: str, log: str, ndcg: float, new: float, tried: str = "") -> list[Wanted]:
+def _window(task: str, log: str, ndcg: float, new: float) -> list[Wanted]:
     """NDCG@10 of all categories, and of those that are new to the user."""
     return [
-        Wanted([task], f"{log}, NDCG@10", "all: model: NDCG@10", ndcg, tried=tried),
+        Wanted([task], f"{log}, NDCG@10", "all: model: NDCG@10", ndcg),
         Wanted([task], f"{log}, NDCG@10 new to the user", "new to the user: model: NDCG@10", new),
     ]
 

@@ -54,6 +54,9 @@ def main(
         raise typer.Exit(2)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     whole = Whole(chosen(only, quick), quick, rounds, only)
+    if go_on and json_file is None:
+        console.print("--go-on goes on with what a file holds; name it with --json.")
+        raise typer.Exit(2)
     if go_on and json_file is not None and json_file.exists():
         whole.take_over(json.loads(json_file.read_text("utf-8")))
     with tempfile.TemporaryDirectory(prefix="interest-bench-") as folder:
