@@ -4,7 +4,8 @@
         [--bootstrap HOST:PORT] [--json FILE]
 
 Each case comes once a round, with a broker of its own unless --bootstrap names a cluster. When the
-workers share all partitions the log is written as fast as it goes. The rates are those from its end
+workers share all partitions they are stopped (SIGSTOP) while the log is written, so that all of it
+waits for them and its writing takes nothing of their time. The rates are those from when they go on
 until the first worker has nothing left, so that every worker is busy all the time. Beside them
 stands how many cores the broker and the workers kept busy, and how many nobody used: where none is
 left, the machine is the limit. In one case the worker may use one core alone, the broker another.
@@ -14,13 +15,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from stream_app.demo.processes import PROGRAM, WorkerProcess
@@ -42,7 +46,9 @@ BROKER_CORE, WORKER_CORE = 0, 1
 PINNED_PROGRAM = ("tests.benchmarks.pinned_worker", str(WORKER_CORE))
 LOOK_S = 0.25
 WAIT_S = 300.0
-SHORTEST_S = 1.0
+SHORTEST_S = 2.0
+STOPPED_S = 120.0
+"""The session timeout of the workers, which send no heartbeat while they are stopped."""
 LAG, APPLIED = "interest_consumer_lag_events", "interest_events_total"
 
 
@@ -112,7 +118,7 @@ def measure(
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interest-scale-")))
         settings, brokers = stack.enter_context(cluster(bootstrap, home, partitions))
-        overrides = worker_overrides(settings, home)
+        overrides = worker_overrides(settings, home) | {"session_timeout_s": STOPPED_S}
         if pinned:
             confine(brokers, BROKER_CORE)
         workers = []
@@ -122,11 +128,12 @@ def measure(
             stack.callback(workers[-1].kill)
         shares = _wait_for_shares(workers, partitions)
         parts = {worker_name(number): family(worker.pid) for number, worker in enumerate(workers)}
+        spent_s = time.process_time()
+        with _stopped([process for processes in parts.values() for process in processes]):
+            produce(settings, records)
+        producer_s = time.process_time() - spent_s
         if brokers:
             parts["broker"] = brokers
-        spent_s = time.process_time()
-        produce(settings, records)
-        producer_s = time.process_time() - spent_s
         first, last = _while_all_are_busy(workers, parts)
     seconds = last.cpu.at_s - first.cpu.at_s
     if seconds < SHORTEST_S:
@@ -141,6 +148,18 @@ def measure(
         cores=last.cpu.cores_since(first.cpu),
         producer_us_per_event=1e6 * producer_s / len(records),
     )
+
+
+@contextmanager
+def _stopped(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """Keeps processes from running."""
+    try:
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
 
 
 def _wait_for_shares(workers: list[WorkerProcess], partitions: int) -> list[int]:
