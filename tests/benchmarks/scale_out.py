@@ -47,7 +47,7 @@ PINNED_PROGRAM = ("tests.benchmarks.pinned_worker", str(WORKER_CORE))
 LOOK_S = 0.25
 WAIT_S = 300.0
 SHORTEST_S = 2.0
-STOPPED_S = 120.0
+STOPPED_S = 60.0
 """The session timeout of the workers, which send no heartbeat while they are stopped."""
 LAG, APPLIED = "interest_consumer_lag_events", "interest_events_total"
 
