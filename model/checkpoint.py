@@ -77,7 +77,7 @@ class DriftSettings:
 class RankingSettings:
     """Weights that fuse the parts of an item's score; see ranking.py.
 
-    lstm, transition, category, alike, popularity, trend, seen   weight of each part
+    lstm, transition, category, alike, popularity, trend, seen, last   weight of each part
     follows, together, again    what a neighbour and the item itself count in the transition part,
                                 by how many steps back the user came to it, newest first
     diversity                   lambda of the calibrated re-ranking, from 0 (none) to below 1
@@ -90,6 +90,7 @@ class RankingSettings:
     popularity: float = 0.1
     trend: float = 0.0
     seen: float = 0.0
+    last: float = 0.0
     follows: tuple[float, ...] = tuple(100 * 0.8**j for j in range(LOOK_BACK))
     together: tuple[float, ...] = tuple(200 * 0.8**j for j in range(LOOK_BACK))
     again: tuple[float, ...] = (0.0,) * LOOK_BACK

@@ -1,14 +1,18 @@
 """Fusion weights of the ranking, learned from what came next.
 
 A softmax regression over each row's candidates: the likelihood of the item that came next, where it
-is among them. The weights of the steps are exponentials, so that none is negative, and are held to
-their start values by a Gaussian, whose say fades with the number of lists.
+is among them. Whether the last step's item comes again is a question of its own (as in RepeatNet,
+Ren et al., AAAI 2019): in some shops it does nearly always, and the other weights would bend to
+tell when. So these are learned where another item came, among the others, and the weight of the
+last item then by itself. The weights of the steps are exponentials, so that none is negative, and
+are held to their start values by a Gaussian, whose say fades with the number of lists.
 
 Dimensions: R rows, E entries (candidates of all rows), J recent steps, F linear parts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +28,10 @@ from model.ranking import Parts
 from model.state import StateBatch
 
 CURVES = ("follows", "together", "again")
+LAST = "last"
+WEIGHTS = (*Parts.LINEAR, "transition")
+OF_OTHERS = tuple(name for name in (*WEIGHTS, *CURVES) if name != LAST)
+"""What is learned where another item than the last one came."""
 START = RankingSettings(
     lstm=0.3,
     transition=1.0,
@@ -59,8 +67,25 @@ def fit_ranking(checkpoint: Checkpoint, held: HeldLists, progress: Progress) -> 
     kept = found[row]
     linear = np.concatenate([linear_parts(parts) for parts, _ in lists])[kept]
     steps = np.concatenate([steps for _, steps in lists])[kept]
-    number = np.cumsum(found) - 1
-    return _fit(linear, steps, number[row[kept]], hit[kept], start)
+    row, hit = _renumbered(row[kept], found), hit[kept]
+    is_last = linear[:, Parts.LINEAR.index(LAST)] > 0
+    came_again = np.bincount(row[hit & is_last], minlength=int(found.sum())) > 0
+    settings, other = start, ~is_last & ~came_again[row]
+    if other.any():
+        settings = _fit(
+            linear[other],
+            steps[other],
+            _renumbered(row[other], ~came_again),
+            hit[other],
+            start,
+            OF_OTHERS,
+        )
+    return _fit(linear, steps, row, hit, settings, (LAST,))
+
+
+def _renumbered(row: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Rows counted without those that are not kept."""
+    return (np.cumsum(kept) - 1)[row]
 
 
 def linear_parts(parts: Parts) -> np.ndarray:
@@ -107,23 +132,34 @@ def _entries(
 
 
 def _fit(
-    linear: np.ndarray, steps: np.ndarray, row: np.ndarray, hit: np.ndarray, start: RankingSettings
+    linear: np.ndarray,
+    steps: np.ndarray,
+    row: np.ndarray,
+    hit: np.ndarray,
+    start: RankingSettings,
+    learned: Sequence[str],
 ) -> RankingSettings:
-    """Maximum a posteriori over lists that hold their target; ``row`` (E,) counts from 0."""
+    """Maximum a posteriori over lists that hold their target; ``row`` (E,) counts from 0.
+
+    learned  names of the settings to move; the others stay as they are in ``start``
+    """
     lists = int(row.max()) + 1
     x, amount = torch.from_numpy(linear), torch.from_numpy(steps)
     owner, hits = torch.from_numpy(row), torch.from_numpy(np.flatnonzero(hit))
-    middle = torch.tensor([getattr(start, name) for name in CURVES]).log().ravel()
-    curve = middle.clone().requires_grad_(True)
-    first = torch.tensor([getattr(start, name) for name in (*Parts.LINEAR, "transition")])
-    weight = first.clone().requires_grad_(True)
+    middle = torch.tensor([getattr(start, name) for name in CURVES]).log()
+    first = torch.tensor([getattr(start, name) for name in WEIGHTS])
+    free_curve = torch.tensor([[name in learned] for name in CURVES])
+    free_weight = torch.tensor([name in learned for name in WEIGHTS])
+    curve, weight = (each.clone().requires_grad_(True) for each in (middle, first))
     optimiser = torch.optim.LBFGS(
         [curve, weight], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        score = x @ weight[:-1] + weight[-1] * torch.log1p(amount @ curve.exp())
+        of_step = torch.where(free_curve, curve, middle).exp().ravel()
+        of_part = torch.where(free_weight, weight, first)
+        score = x @ of_part[:-1] + of_part[-1] * torch.log1p(amount @ of_step)
         highest = torch.full((lists,), -torch.inf).scatter_reduce(0, owner, score.detach(), "amax")
         total = torch.zeros(lists).index_add(0, owner, torch.exp(score - highest[owner]))
         likelihood = score[hits] - highest[owner[hits]] - torch.log(total[owner[hits]])
@@ -134,9 +170,10 @@ def _fit(
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    curves = curve.detach().exp().view(len(CURVES), LOOK_BACK).tolist()
-    weights = [round(w, DIGITS) for w in weight.detach().tolist()]
-    learned: dict[str, Any] = dict(zip((*Parts.LINEAR, "transition"), weights, strict=True))
-    for name, values in zip(CURVES, curves, strict=True):
-        learned[name] = tuple(round(w, DIGITS) for w in values)
-    return replace(start, **learned)
+    found: dict[str, Any] = {
+        name: round(value, DIGITS)
+        for name, value in zip(WEIGHTS, weight.detach().tolist(), strict=True)
+    }
+    for name, values in zip(CURVES, curve.detach().exp().tolist(), strict=True):
+        found[name] = tuple(round(value, DIGITS) for value in values)
+    return replace(start, **{name: found[name] for name in learned})

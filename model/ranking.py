@@ -14,6 +14,7 @@ score = lstm * (next-item logit) + transition * log(1 + amount)
         + category * (logit of the item's category) + alike * (it is the last step's category)
         + popularity * log(share of all steps) + trend * log(share of late steps)
         + seen * (the user came to it among the recent steps)
+        + last * (it is the last step's item)
 
 amount = sum over the recent steps j, newest first, of follows[j] * (share of what followed it)
          + together[j] * (cosine with it) + again[j] * (it is the item itself)
@@ -315,8 +316,9 @@ class Parts:
     popularity: np.ndarray
     trend: np.ndarray
     seen: np.ndarray
+    last: np.ndarray
 
-    LINEAR: ClassVar = ("lstm", "category", "alike", "popularity", "trend", "seen")
+    LINEAR: ClassVar = ("lstm", "category", "alike", "popularity", "trend", "seen", "last")
 
 
 def score_parts(
@@ -357,6 +359,7 @@ def score_parts(
         statistics.item_log_popularity[item],
         statistics.item_log_trend[item],
         found.seen.ravel()[place],
+        item == recent_items(rows)[0][row, 0],
     )
 
 
@@ -379,6 +382,7 @@ def _scores(
         parts.popularity,
         parts.trend,
         parts.seen,
+        parts.last,
         checkpoint,
     )
     return score
@@ -392,6 +396,7 @@ def _fuse(
     popularity: np.ndarray,
     trend: np.ndarray,
     seen: np.ndarray,
+    last: np.ndarray,
     checkpoint: Checkpoint,
 ) -> np.ndarray:
     weights = checkpoint.ranking
@@ -402,7 +407,8 @@ def _fuse(
         + weights.alike * alike
         + weights.popularity * popularity
         + weights.trend * trend
-        + weights.seen * seen,
+        + weights.seen * seen
+        + weights.last * last,
         dtype=np.float32,
     )
 
@@ -433,6 +439,7 @@ def catalogue_scores(rows: StateBatch, now_ms: np.ndarray, checkpoint: Checkpoin
         statistics.item_log_popularity,
         statistics.item_log_trend,
         seen,
+        np.arange(own.shape[1]) == recent[:, :1],
         checkpoint,
     )
     scores[:, 0] = -np.inf
@@ -463,6 +470,7 @@ def item_scores(
         statistics.item_log_popularity[item],
         statistics.item_log_trend[item],
         (item[:, :, None] == recent[:, None, :]).any(2),
+        item == recent[:, :1],
         checkpoint,
     )
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-def run_to_end(command: Sequence[str], end_timeout_s: float) -> int:
+def run_to_end(
+    command: Sequence[str], end_timeout_s: float, environment: Mapping[str, str] | None = None
+) -> int:
     """Run a process to its end and return its exit status; an interruption ends it first.
 
     end_timeout_s  how long an interrupted process may take before it is killed
+    environment    further variables
     """
     # In a session of its own, so that Ctrl-C reaches it through this process, and once.
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(
+        command, start_new_session=True, env={**os.environ, **(environment or {})}
+    )
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.checkpoint import LOOK_BACK, Checkpoint
+from model.checkpoint import LOOK_BACK, Checkpoint, RankingSettings
 from model.fusion import START, fit_ranking
 from model.held_lists import HeldLists
 from model.ranking import NEIGHBOURS_OF_STEP, Reason, catalogue_scores, rank, recent_items
@@ -123,3 +123,30 @@ def test_without_a_target_among_the_candidates_the_settings_stay(
     lists = HeldLists(rows, rows["last_time_ms"], none)
     kept = fit_ranking(checkpoint, lists, no_progress)
     assert kept == checkpoint.ranking
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_the_last_item_has_a_weight_of_its_own(
+    checkpoint: Checkpoint, rows: StateBatch, share: float
+) -> None:
+    recent, _ = recent_items(rows)
+    held = rows[(recent[:, 1] > 0) & (recent[:, 0] != recent[:, 1])]
+    recent, _ = recent_items(held)
+    comes_again = np.random.default_rng(5).random(len(held)) < share
+    target = np.where(comes_again, recent[:, 0], recent[:, 1])
+    named = (recent[:, :2] < checkpoint.vocabulary.first_item_bucket).all(1)
+
+    def learned_from(used: np.ndarray) -> RankingSettings:
+        part = held[used]
+        return fit_ranking(
+            checkpoint, HeldLists(part, part["last_time_ms"], target[used]), no_progress
+        )
+
+    learned = learned_from(named)
+    others = learned_from(named & ~comes_again)
+    assert others.last < learned.last
+    assert replace(learned, last=0.0) == replace(others, last=0.0)
+    tuned = replace(checkpoint, ranking=learned)
+    lists = rank(held[named], held["last_time_ms"][named], tuned, 2).item
+    first = (lists[:, 0] == recent[named, 0]).mean()
+    assert first > 0.8 if share > 0.5 else first < 0.1
