@@ -178,7 +178,12 @@ def _of_body(body: Object) -> Unit:
         order_id=text(params, "transaction_id"),
         platform=None,
         locale=text(params, "language"),
-        identity=(body["place"], params),
+        identity=(
+            body["place"],
+            params,
+            whole(event, "timestamp_micros"),
+            whole(body, "timestamp_micros"),
+        ),
     )
 
 

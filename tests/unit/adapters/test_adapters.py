@@ -158,6 +158,19 @@ def test_what_is_added_to_a_row_of_ga4_later_changes_no_id() -> None:
     assert event_ids("ga4", _json(row)) == event_ids("ga4", _json(later))
 
 
+@pytest.mark.parametrize("place", ["the body", "the event"])
+def test_events_of_ga4_bodies_within_a_millisecond_are_told_apart(place: str) -> None:
+    def ids(microsecond: int) -> list[str]:
+        event = {"name": "view_item", "params": {"items": [ga4_item("kettle-3")]}}
+        body: dict[str, Any] = {"client_id": "1.2", "events": [event]}
+        of = body if place == "the body" else event
+        of["timestamp_micros"] = TIME_MS * 1000 + microsecond
+        return event_ids("ga4", _json(body))
+
+    assert ids(1) != ids(2)
+    assert ids(1) == ids(1)
+
+
 def test_the_order_of_fields_changes_no_id() -> None:
     for vendor in ("ga4", "retail"):
         for one in EXAMPLES[vendor]:
