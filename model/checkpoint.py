@@ -47,7 +47,7 @@ MAX_SETTING = 1e12
 """Of a setting or statistic."""
 MIN_TEMPERATURE = 1e-3
 MAX_BINS = 64
-OPTIONAL = ("reliability", "category_rate")
+OPTIONAL = ("reliability", "category_rate", "level")
 """Statistics that a checkpoint may lack."""
 
 
@@ -115,6 +115,7 @@ class Statistics:
     half_life_s         (R,) float64   half-lives of the decayed counts
     temperature         (6,) float32   divides category logits, by event-count bucket
                                        (0-2, 3-5, 6-10, 11-30, 31-100, above 100 events)
+    level               (1,) float32   added to category logits, behind the temperature
     category_rate       (C,) float32   how often a category is touched within the horizon after a
                                        step; None where the log was too short to tell
     reliability         (B, 4) float32 how far the observed share of pairs with like probabilities
@@ -137,6 +138,7 @@ class Statistics:
     temperature: np.ndarray
     category_rate: np.ndarray | None = None
     reliability: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    level: np.ndarray = field(default_factory=lambda: np.zeros(1, np.float32))
 
     @cached_property
     def longest_category(self) -> int:
@@ -415,6 +417,7 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         "trending_item": (tops, "int64", items),
         "half_life_s": ((RATES,), "float64", None),
         "temperature": ((TEMPERATURES,), "float32", None),
+        "level": ((1,), "float32", None),
         "reliability": ((*s.reliability.shape[:1], 4), "float32", None),
     }
     if s.category_rate is not None:

@@ -107,6 +107,7 @@ def moved_on(
         item_again=near.again,
         temperature=checkpoint.statistics.temperature,
         reliability=checkpoint.statistics.reliability,
+        level=checkpoint.statistics.level,
     )
     made = build_checkpoint(
         network,

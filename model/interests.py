@@ -113,7 +113,8 @@ def category_logits(
     """Calibrated logits that each category is touched within the horizon, (R, C) float32.
 
     The sum of trend, LSTM, profile and counts (``InterestLSTM.category_logits``), with the counts
-    added only where a slot holds one, divided by the temperature of the user's event-count bucket.
+    added only where a slot holds one, divided by the temperature of the user's event-count bucket,
+    and moved by the level.
     """
     network = checkpoint.network
     logits = in_blocks(network.background_logits, out)  # (R, C)
@@ -135,6 +136,7 @@ def category_logits(
     logits += (np.log1p(sums) * total_weight).sum(1, keepdims=True)
     bucket = np.searchsorted(EVENT_BUCKETS, rows["events"], side="right")
     logits /= checkpoint.statistics.temperature[bucket][:, None]
+    logits += checkpoint.statistics.level
     return logits
 
 

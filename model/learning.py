@@ -183,15 +183,20 @@ def fit_counters(
     settings: LearningSettings,
     random: np.random.Generator,
     progress: Progress,
+    smoothing: float = 0.1,
 ) -> None:
-    """Fits trend and counters alone: the LSTM has to earn its place on top of them."""
+    """Fits trend and counters alone: the LSTM has to earn its place on top of them.
+
+    smoothing  windows that every category is taken to have been touched in, besides the real ones:
+               of thousands of categories many are touched by a user or none, who says little
+    """
     with torch.no_grad():
         network.interest.weight.zero_()
         network.interest.bias.zero_()
         network.activity.weight.zero_()
         network.activity.bias.zero_()
         touched = np.bincount(windows.labels.category, minlength=network.size.categories)
-        share = np.minimum((touched + 0.1) / (len(windows) + 1.0), 0.999)
+        share = np.minimum((touched + smoothing) / (len(windows) + 2 * smoothing), 0.999)
         # the base rate is that of users who mostly have counts: the trend must come down
         network.trend.copy_(torch.from_numpy(np.log(share / (1 - share)) - 0.5))
         network.count_weight.fill_(0.3)

@@ -50,6 +50,7 @@ from model.windows import UserSteps, Windows, cutoff_windows, draw_windows
 
 HALF_LIVES = ((1 / 30, 7 / 30, 1.0), (1 / 3, 2.0, 12.0))
 """Sets that are tried, in horizons: some shops' interests last for years."""
+SMOOTHINGS = (1.0, 0.1, 3.0, 10.0)
 SHORT_LOG_HORIZONS = 3
 """A log shorter than so many horizons is trained on a fifth of its span instead."""
 UNTRAINED_HIDDEN = 8
@@ -72,6 +73,7 @@ class TrainingConfig:
     average_run_length  mean steps between false drift alarms that the threshold is set to
     target              event type whose categories are predicted, None for all
     half_lives          sets of half-lives of the counts that are tried, in horizons
+    smoothings          users who are taken to touch every category: numbers that are tried
     calibration_steps   shuffled steps that the threshold is set on, at most
     diversity           lambda of the calibrated re-ranking of lists, 0 for none; see ranking.py
     """
@@ -93,6 +95,7 @@ class TrainingConfig:
     threads: int = 1
     target: int | None = None
     half_lives: Sequence[tuple[float, ...]] = HALF_LIVES
+    smoothings: Sequence[float] = SMOOTHINGS
     learning: LearningSettings = field(default_factory=LearningSettings)
 
     @classmethod
@@ -114,6 +117,7 @@ class TrainingConfig:
             lists=1000,
             refit=False,
             half_lives=HALF_LIVES[:1],
+            smoothings=SMOOTHINGS[:1],
             learning=learning,
             calibration_steps=50_000,
         )
@@ -193,7 +197,10 @@ def make_vocabulary(log: EventLog, config: TrainingConfig) -> Vocabulary:
 
 @dataclass(frozen=True)
 class _Material:
-    """The log as the parts of a training see it; times in seconds."""
+    """The log as the parts of a training see it; times in seconds.
+
+    smoothing  users who touch every category, besides the real ones
+    """
 
     vocabulary: Vocabulary
     batch: EventBatch
@@ -202,6 +209,7 @@ class _Material:
     half_life_s: np.ndarray
     late_s: int
     end_s: int
+    smoothing: float
 
 
 def _material(log: EventLog, config: TrainingConfig) -> _Material:
@@ -211,7 +219,7 @@ def _material(log: EventLog, config: TrainingConfig) -> _Material:
     half_life_s = np.array(HALF_LIVES[0]) * horizon_s
     end_s = int(log.time_ms.max()) // 1000 + 1
     late_s = min(end_s - horizon_s, int(np.quantile(log.time_ms, 1 - LATE_SHARE)) // 1000)
-    return _Material(vocabulary, batch, names, horizon_s, half_life_s, late_s, end_s)
+    return _Material(vocabulary, batch, names, horizon_s, half_life_s, late_s, end_s, SMOOTHINGS[0])
 
 
 def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: str) -> Trained:
@@ -224,12 +232,15 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     early_batch = m.batch.take(~held)
     early = UserSteps(by_user(early_batch), config.target)
     held_steps = held[np.argsort(m.batch.user, kind="stable")]
-    m = _with_half_lives(m, early, whole, held_steps, config, progress)
+    lives = [replace(m, half_life_s=np.array(each) * m.horizon_s) for each in config.half_lives]
+    m = _best_counters(lives, early, whole, held_steps, config, progress)
+    smoothed = [replace(m, smoothing=each) for each in config.smoothings]
+    m = _best_counters(smoothed, early, whole, held_steps, config, progress)
     network = _network(m.vocabulary, config)
 
     random = np.random.default_rng(config.seed)
     windows = _windows(early, m.late_s, m, config, random)
-    fit_counters(network, windows, learning, random, progress)
+    _fit_counters(network, windows, early, m, learning, random, progress)
     validation = _validation(whole, held_steps, m, random)
     together = _together(early_batch, m, config)
     profile = tuning.choose_profile(network, together, windows, validation.windows)
@@ -242,8 +253,8 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     draft = _checkpoint(network, early_statistics, m, config)
     progress("tuning", 0, 3)
     late = tuning.late_rows(draft, m.batch, len(m.names), m.late_s, config.seed, config.target)
-    temperature = tuning.fit_temperature(draft, late)
-    early_statistics = replace(early_statistics, temperature=temperature)
+    temperature, level = tuning.fit_calibration(draft, late)
+    early_statistics = replace(early_statistics, temperature=temperature, level=level)
     lists = held_lists(draft, m.batch, held, config.lists, config.seed)
     draft = replace(draft, statistics=early_statistics)
     reliability = tuning.interest_reliability(draft, late)
@@ -255,16 +266,16 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     if config.refit:
         network = _network(m.vocabulary, config)
         steps = max(1, round(kept * len(whole) / max(len(early), 1)))
-        fit_counters(network, windows, learning, random, progress)
+        _fit_counters(network, windows, whole, m, learning, random, progress)
         tuning.set_profile(network, together, profile, windows)
         again = replace(learning, max_steps=steps)
         fit_network(network, whole, windows, again, random, None, progress)
         tuning.scale_interest(network, share)
     if share == 0:
-        fit_counters(network, windows, learning, random, progress)
+        _fit_counters(network, windows, whole, m, learning, random, progress)
     tuning.set_profile(network, together, profile, windows)
     statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
-    statistics = replace(statistics, temperature=temperature, reliability=reliability)
+    statistics = replace(statistics, temperature=temperature, level=level, reliability=reliability)
     checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking)
     progress("tuning", 2, 3)
     wanted = config.average_run_length
@@ -280,6 +291,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "share of the LSTM's interest kept": share,
         "updates kept": float(kept),
         "scale of the profile": profile.scale,
+        "users added to each category": m.smoothing,
         "next-item NDCG@10 of the lists": ndcg,
         "spread of observed shares beyond chance, in log-odds": _mean(reliability[:, 1]),
     }
@@ -291,32 +303,44 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _with_half_lives(
-    m: _Material,
+def _best_counters(
+    tried: Sequence[_Material],
     early: UserSteps,
     whole: UserSteps,
     held: np.ndarray,
     config: TrainingConfig,
     progress: Progress,
 ) -> _Material:
-    """The material with the half-lives whose counters do best on the later slice.
+    """The material whose counters do best on the later slice.
 
-    The loss counts relative to the first set's, and so does the gain in NDCG@10.
+    The loss counts relative to the first one's, and so does the gain in NDCG@10.
     """
-    if len(config.half_lives) == 1:
-        return replace(m, half_life_s=np.array(config.half_lives[0]) * m.horizon_s)
-    found = []
-    for half_lives in config.half_lives:
-        tried = replace(m, half_life_s=np.array(half_lives) * m.horizon_s)
+    if len(tried) == 1:
+        return tried[0]
+    merits = []
+    for m in tried:
         random = np.random.default_rng(config.seed)
         network = _network(m.vocabulary, config)
-        windows = _windows(early, m.late_s, tried, config, random)
-        fit_counters(network, windows, config.learning, random, progress)
-        late = _validation(whole, held, tried, random).windows
-        found.append((tried, *tuning.window_merits(network, late)))
-    _, first_ndcg, first_loss = found[0]
-    best = max(found, key=lambda f: f[1] / max(first_ndcg, 1e-9) - f[2] / max(first_loss, 1e-9))
-    return best[0]
+        windows = _windows(early, m.late_s, m, config, random)
+        _fit_counters(network, windows, early, m, config.learning, random, progress)
+        merits.append(tuning.window_merits(network, _validation(whole, held, m, random).windows))
+    first_ndcg, first_loss = (max(merit, 1e-9) for merit in merits[0])
+    gains = [ndcg / first_ndcg - loss / first_loss for ndcg, loss in merits]
+    return tried[int(np.argmax(gains))]
+
+
+def _fit_counters(
+    network: InterestLSTM,
+    windows: Windows,
+    users: UserSteps,
+    m: _Material,
+    learning: LearningSettings,
+    random: np.random.Generator,
+    progress: Progress,
+) -> None:
+    owners = len(np.unique(users.segment[windows.step]))
+    smoothing = m.smoothing * len(windows) / max(owners, 1)
+    fit_counters(network, windows, learning, random, progress, smoothing)
 
 
 def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:

@@ -44,6 +44,7 @@ DAMPINGS = (0.0, 0.5)
 PROFILE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SCALE_WINDOWS = 2000
 TEMPERATURE_GRID = np.geomspace(0.5, 2.5, 41)
+NEWTON_STEPS = 12
 BUCKET_ROWS = 100
 """A temperature of its own needs so many rows."""
 
@@ -259,34 +260,59 @@ def interest_reliability(checkpoint: Checkpoint, late: Late) -> np.ndarray:
     return fit_reliability((np.concatenate(p), np.concatenate(true)))
 
 
-def fit_temperature(checkpoint: Checkpoint, late: Late) -> np.ndarray:
-    """The temperature of each event-count bucket that gives the later slice's labels the least
-    binary cross-entropy; buckets with few rows take that of all rows."""
+def fit_calibration(checkpoint: Checkpoint, late: Late) -> tuple[np.ndarray, np.ndarray]:
+    """The temperatures and the level that give the later slice's labels the least binary
+    cross-entropy (Platt scaling): a slope and a level of all rows, then the temperature of each
+    event-count bucket; buckets with few rows take the slope of all."""
     plain = replace(
         checkpoint,
         statistics=replace(
-            checkpoint.statistics, temperature=np.ones_like(checkpoint.statistics.temperature)
+            checkpoint.statistics,
+            temperature=np.ones_like(checkpoint.statistics.temperature),
+            level=np.zeros_like(checkpoint.statistics.level),
         ),
     )
     temperature = np.ones_like(plain.statistics.temperature)
-    if len(late.rows) == 0:
-        return temperature
+    level = np.zeros_like(plain.statistics.level)
+    if not late.label.any():
+        return temperature, level
     out = interests.hidden_readout(late.rows, plain)
     logits = interests.category_logits(late.rows, out, late.now_ms // 1000, plain)[:, 1:]
     label = late.label[:, 1:]
-    loss = np.stack([_row_loss(logits / np.float32(t), label) for t in TEMPERATURE_GRID])  # (T, R)
-    temperature[:] = TEMPERATURE_GRID[loss.sum(1).argmin()]
+    slope, level[0] = _slope_and_level(logits, label)
+    temperature[:] = np.clip(1 / slope, TEMPERATURE_GRID[0], TEMPERATURE_GRID[-1])
     bucket = np.searchsorted(interests.EVENT_BUCKETS, late.rows["events"], side="right")
     for index in range(len(temperature)):
         inside = bucket == index
         if inside.sum() >= BUCKET_ROWS:
-            temperature[index] = TEMPERATURE_GRID[loss[:, inside].sum(1).argmin()]
-    return temperature
+            own, true = logits[inside], label[inside]
+            loss = [_loss(own / np.float32(t) + level, true) for t in TEMPERATURE_GRID]
+            temperature[index] = TEMPERATURE_GRID[int(np.argmin(loss))]
+    return temperature, level
 
 
-def _row_loss(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Binary cross-entropy summed over the categories, (R,)."""
-    return np.asarray(np.logaddexp(0, logits).sum(1) - np.where(label, logits, 0).sum(1))
+def _slope_and_level(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Logistic regression of labels on logits by Newton's method; (1, 0) where it finds nothing
+    better. A Gaussian around (1, 0) holds it where there is little to learn from."""
+    start = np.array([1.0, 0.0])
+    found = start.copy()
+    for _ in range(NEWTON_STEPS):
+        p = interests.sigmoid(found[0] * logits + found[1])
+        off, spread = p - label, p * (1 - p)
+        gradient = np.array([(off * logits).sum(), off.sum()]) + found - start
+        mixed = (spread * logits).sum()
+        curvature = np.array([[(spread * logits * logits).sum(), mixed], [mixed, spread.sum()]])
+        found = found - np.linalg.solve(curvature + np.eye(2), gradient)
+    is_better = np.isfinite(found).all() and found[0] > 0
+    if is_better:
+        is_better = _loss(found[0] * logits + found[1], label) < _loss(logits, label)
+    slope, level = found if is_better else start
+    return float(slope), float(level)
+
+
+def _loss(logits: np.ndarray, label: np.ndarray) -> float:
+    """Binary cross-entropy, summed."""
+    return float(np.logaddexp(0, logits).sum() - logits[label].sum())
 
 
 def choose_ranking(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import interests
+from model import interests, tuning
 from model.checkpoint import Checkpoint, save
 from model.counting import (
     APART,
@@ -29,12 +29,13 @@ from model.counting import (
 from model.errors import EventLogError
 from model.event_log import EventLog, event_log
 from model.events import EventBatch, Source
-from model.interest_lstm import InterestLSTM
+from model.interest_lstm import InterestLSTM, NetworkSize
 from model.learning import (
     LearningSettings,
     _Sampler,
     all_item_logits,
     count_logits,
+    fit_counters,
     hidden_at,
     lane_chunks,
     next_items,
@@ -43,7 +44,14 @@ from model.learning import (
 )
 from model.simulation import DAY_MS, ShopSettings, simulate
 from model.state import new_rows
-from model.training import Trained, TrainingConfig, horizon_of, make_vocabulary, train
+from model.training import (
+    Trained,
+    TrainingConfig,
+    horizon_of,
+    make_vocabulary,
+    no_progress,
+    train,
+)
 from model.transition import transition
 from model.windows import UserSteps, cutoff_windows, draw_windows
 
@@ -151,10 +159,61 @@ def test_the_checkpoint_keeps_what_its_intervals_are_made_of(
     assert ((spread >= 0) & (hits <= cases)).all()
     users = len(np.unique(log.before(cutoff_ms).user))
     assert 0.5 * users * 10 < cases.sum() <= users * 10
-    low, high = interests.interval(mean, trained.checkpoint)
-    alone = replace(trained.checkpoint, statistics=trained.draft.statistics)
-    alone_low, alone_high = interests.interval(mean, alone)  # the draft's were not measured
-    assert (high - low).mean() > (alone_high - alone_low).mean()
+    assert len(trained.draft.statistics.reliability) == 0  # the draft's were not measured
+
+    def width(checkpoint: Checkpoint) -> float:
+        low, high = interests.interval(mean, checkpoint)
+        return float((high - low).mean())
+
+    worse = np.stack((mean, spread + 1, cases, hits), 1)
+    statistics = replace(trained.checkpoint.statistics, reliability=worse)
+    alone = width(replace(trained.checkpoint, statistics=trained.draft.statistics))
+    assert alone <= width(trained.checkpoint)
+    assert width(trained.checkpoint) < width(replace(trained.checkpoint, statistics=statistics))
+
+
+def test_calibration_finds_slope_and_level() -> None:
+    random = np.random.default_rng(3)
+    logits = random.normal(-1.0, 2.0, (400, 50)).astype(np.float32)
+    label = random.random(logits.shape) < interests.sigmoid(0.6 * logits - 1.2)
+    slope, level = tuning._slope_and_level(logits, label)
+    assert slope == pytest.approx(0.6, abs=0.05)
+    assert level == pytest.approx(-1.2, abs=0.1)
+    stated = interests.sigmoid(slope * logits + level)
+    assert stated.mean() == pytest.approx(label.mean(), rel=1e-3)
+
+
+def test_without_labels_nothing_is_calibrated(log: EventLog, trained: Trained) -> None:
+    rows = new_rows(5, CONFIG.hidden)
+    none = np.zeros((5, trained.draft.vocabulary.categories), dtype=bool)
+    late = tuning.Late(rows, np.full(5, log.time_ms.max()), none)
+    temperature, level = tuning.fit_calibration(trained.draft, late)
+    assert (temperature == 1).all()
+    assert level == 0
+
+
+def test_smoothing_lifts_the_categories_that_few_touch(log: EventLog) -> None:
+    """And leaves those of many about where they were."""
+    batch, _ = log.batch(make_vocabulary(log, CONFIG))
+    users = UserSteps(by_user(batch))
+    half_life_s = np.array([1.0, 7.0, 30.0]) * 86_400
+    end_s = int(users.clock_s.max()) + 1
+    random = np.random.default_rng(0)
+    windows = draw_windows(users, end_s, 200, half_life_s, 10 * 86_400, 60, random)
+    touches = np.bincount(windows.labels.category, minlength=60)
+    assert (touches[1:] == 0).any()
+
+    def trend(smoothing: float) -> np.ndarray:
+        size = NetworkSize(2, 60, 2, hidden=8)
+        network = InterestLSTM(size)
+        settings = replace(LEARNING, counter_steps=0)
+        fit_counters(network, windows, settings, random, no_progress, smoothing)
+        return network.trend.detach().numpy()
+
+    little, much = trend(0.1), trend(2.0)
+    rare, often = touches == 0, touches == touches.max()
+    assert (much[rare] > little[rare] + 2).all()
+    assert np.abs(much[often] - little[often]).max() < 0.5
 
 
 def test_lists_are_as_diverse_as_asked_for(log: EventLog, cutoff_ms: int) -> None:
@@ -370,7 +429,7 @@ def test_training_leaves_threads_and_the_random_state_alone(log: EventLog) -> No
 
 
 def _plain(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with temperature 1, and with an LSTM and a profile that have their say."""
+    """The checkpoint without calibration, its LSTM and profile with a say."""
     network = InterestLSTM(checkpoint.network.size)
     network.load_state_dict(checkpoint.network.state_dict())
     with torch.no_grad():
@@ -380,7 +439,7 @@ def _plain(checkpoint: Checkpoint) -> Checkpoint:
         network.profile_logit.normal_(std=0.5)
     network.requires_grad_(False)
     ones = np.ones_like(checkpoint.statistics.temperature)
-    statistics = replace(checkpoint.statistics, temperature=ones)
+    statistics = replace(checkpoint.statistics, temperature=ones, level=np.zeros(1, np.float32))
     return replace(checkpoint, network=network, statistics=statistics)
 
 
