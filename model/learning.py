@@ -183,7 +183,7 @@ def fit_counters(
     settings: LearningSettings,
     random: np.random.Generator,
     progress: Progress,
-    smoothing: float = 0.1,
+    smoothing: float,
 ) -> None:
     """Fits trend and counters alone: the LSTM has to earn its place on top of them.
 

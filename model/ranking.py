@@ -344,22 +344,22 @@ def score_parts(
         own[part] = np.einsum("mh,mh->m", table.take(item[part], 0), out.take(row[part], 0))
     own += network.item_bias.detach().numpy().take(item)
     category = statistics.item_category[item]
-    last = interests.last_step(rows)[1]
+    last_item, last_category = interests.last_step(rows)
     unnamed = np.flatnonzero(item >= checkpoint.vocabulary.first_item_bucket)
     if len(unnamed):
         of = row[unnamed]
         mean = np.bincount(row, own) / np.maximum(np.bincount(row), 1)
-        own[unnamed], category[unnamed] = mean[of], last[of]
+        own[unnamed], category[unnamed] = mean[of], last_category[of]
     return place, Parts(
         row,
         item,
         own,
         logits[row, category],
-        (category == last[row]) & (category > 0),
+        (category == last_category[row]) & (category > 0),
         statistics.item_log_popularity[item],
         statistics.item_log_trend[item],
         found.seen.ravel()[place],
-        item == recent_items(rows)[0][row, 0],
+        item == last_item[row],
     )
 
 

@@ -51,6 +51,7 @@ from model.windows import UserSteps, Windows, cutoff_windows, draw_windows
 HALF_LIVES = ((1 / 30, 7 / 30, 1.0), (1 / 3, 2.0, 12.0))
 """Sets that are tried, in horizons: some shops' interests last for years."""
 SMOOTHINGS = (1.0, 0.1, 3.0, 10.0)
+"""Users who are taken to touch every category; a quick training takes the first number."""
 SHORT_LOG_HORIZONS = 3
 """A log shorter than so many horizons is trained on a fifth of its span instead."""
 UNTRAINED_HIDDEN = 8

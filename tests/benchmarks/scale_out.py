@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -155,11 +154,11 @@ def _stopped(processes: Sequence[psutil.Process]) -> Iterator[None]:
     """Keeps processes from running."""
     try:
         for process in processes:
-            process.send_signal(signal.SIGSTOP)
+            process.suspend()
         yield
     finally:
         for process in processes:
-            process.send_signal(signal.SIGCONT)
+            process.resume()
 
 
 def _wait_for_shares(workers: list[WorkerProcess], partitions: int) -> list[int]:

@@ -91,6 +91,7 @@ def choice(grouped: bool) -> tuple[ProfileChoice, float, float]:
         LearningSettings(counter_steps=60),
         np.random.default_rng(0),
         lambda *_: None,
+        0.1,
     )
     before, _ = window_merits(network, later)
     together = count_together(steps.user, steps.category, CATEGORIES, size=32)

@@ -196,10 +196,9 @@ def test_smoothing_lifts_the_categories_that_few_touch(log: EventLog) -> None:
     """And leaves those of many about where they were."""
     batch, _ = log.batch(make_vocabulary(log, CONFIG))
     users = UserSteps(by_user(batch))
-    half_life_s = np.array([1.0, 7.0, 30.0]) * 86_400
     end_s = int(users.clock_s.max()) + 1
     random = np.random.default_rng(0)
-    windows = draw_windows(users, end_s, 200, half_life_s, 10 * 86_400, 60, random)
+    windows = draw_windows(users, end_s, 200, HALF_LIFE_S, HORIZON_S, 60, random)
     touches = np.bincount(windows.labels.category, minlength=60)
     assert (touches[1:] == 0).any()
 
