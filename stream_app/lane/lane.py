@@ -130,6 +130,11 @@ class Lane:
         """Whether the lane reads the topic: one of the three input topics, or the control topic."""
         return topic in self._event_types or topic == self._control_topic
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is on its way."""
+        return self._work is not None and self._work.is_busy
+
     def recovers_from(self, tp: TP, offset: int) -> None:
         """A changelog is read from this offset, or from its first record behind it."""
         self._table.recovers_from(tp.partition, offset)

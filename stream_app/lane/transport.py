@@ -37,6 +37,15 @@ FETCH_INTERVAL_S = 0.01
 A broker answers as soon as it has one record, and a poll costs the worker more than a record does.
 """
 
+BUSY_FETCH_INTERVAL_S = 0.1
+"""The same while batches are on their way: what comes meanwhile waits for their end, see flight.py.
+
+A worker that is behind has a megabyte of each topic partition from a fetch.
+"""
+
+FETCH_LOOK_S = 0.005
+"""From one look to the next whether a fetch is due."""
+
 POLL_S = 0.2
 POLL_WHILE_PAUSED_S = 0.02
 """A poll cannot be told that a partition was resumed meanwhile, so it has to be short."""
@@ -62,6 +71,11 @@ class LaneHooks(Protocol):
 
     intake: Intake
     lease: Lease
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is on its way."""
+        ...
 
     def is_input(self, topic: str) -> bool:
         """Whether the topic is one of the lane's."""
@@ -121,7 +135,11 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
 
         coordinator._do_heartbeat = renewing
         fetcher = self._ensure_consumer()._fetcher
-        fetcher._get_actions_per_node = paced(fetcher._get_actions_per_node, FETCH_INTERVAL_S)
+        fetcher._get_actions_per_node = paced(fetcher._get_actions_per_node, self._fetch_interval_s)
+
+    def _fetch_interval_s(self) -> float:
+        lane = cast(LaneHooks, self.app.lane)  # type: ignore[attr-defined]
+        return BUSY_FETCH_INTERVAL_S if lane.is_busy else FETCH_INTERVAL_S
 
     async def on_thread_stop(self) -> None:
         """Leave the group, so that its partitions are free at once."""
@@ -186,7 +204,7 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
 
 def paced(
     actions: Callable[[Any], tuple[Any, ...]],
-    interval_s: float,
+    interval_s: Callable[[], float],
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[Any], tuple[Any, ...]]:
     """aiokafka's choice of what to do next, with fetches of a broker that keep an interval.
@@ -194,20 +212,20 @@ def paced(
     Args:
         actions: assignment to fetch requests by node, what else is to do, and in how many seconds
             to choose again, see `Fetcher._get_actions_per_node`.
-        interval_s: between the sending of two requests.
+        interval_s: between the sending of two requests, as it is now; it may change any time.
         clock: monotonic seconds.
     """
-    next_at: dict[int, float] = {}
+    last_at: dict[int, float] = {}
 
     def paced_actions(assignment: Any) -> tuple[Any, ...]:
         requests, resets, timeout, *others = actions(assignment)
-        now, due = clock(), []
+        now, interval, due = clock(), interval_s(), []
         for node, request in requests:
-            left = next_at.get(node, 0.0) - now
+            left = last_at.get(node, -interval) + interval - now
             if left > 0:
-                timeout = min(timeout, left)
+                timeout = min(timeout, left, FETCH_LOOK_S)
             else:
-                next_at[node] = now + interval_s
+                last_at[node] = now
                 due.append((node, request))
         return due, resets, timeout, *others
 

@@ -2,9 +2,9 @@
 
 Each partition has a task of its own, which goes decode, merge, read, transition, encode, commit,
 and begins its next batch when this one is committed. So the order of a partition is exact, and
-while one partition waits for acknowledgements another computes. Batches that wait to be computed
-at the same time are computed together, see turns.py; and while enough events are on their way no
-batch begins, see flight.py.
+while one partition waits for acknowledgements another computes. Partitions begin in waves, and no
+batch begins while enough events are on their way, see flight.py; batches that wait to be computed
+at the same time are computed together, see turns.py.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Work:
         self._committer = committer
         self._at_step = at_step
         self._topics = settings.input_topics
-        self._turns = Turns(self._compute, settings.max_batch_events)
         self._flight = Flight(BATCHES_UNDER_WAY * settings.max_batch_events)
+        self._turns = Turns(self._compute, settings.max_batch_events, self._flight.depart)
         self._busy_s = 0.0
         self.committable: dict[TP, int] = {}
         self.applied_events = 0
@@ -94,6 +94,11 @@ class Work:
         self.walks: dict[int, DueWalk] = {}
         self._walked: dict[int, float] = {}
         self._scoring = Scoring(checkpoint, metrics)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is on its way."""
+        return not self._flight.is_empty
 
     def forget(self) -> None:
         """The assignment has ended."""

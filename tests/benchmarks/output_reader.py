@@ -81,7 +81,7 @@ async def read(settings: Settings, inputs: bool) -> np.ndarray:
     )
     await consumer.start()
     consumer._fetcher._get_actions_per_node = paced(
-        consumer._fetcher._get_actions_per_node, FETCH_INTERVAL_S
+        consumer._fetcher._get_actions_per_node, lambda: FETCH_INTERVAL_S
     )
     consumer.assign([TopicPartition(t, n) for t in topics for n in range(settings.partitions)])
     ended = standard_input_ends()

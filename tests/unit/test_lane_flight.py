@@ -64,3 +64,68 @@ async def test_a_batch_that_fails_makes_room() -> None:
     except RuntimeError:
         pass
     await asyncio.wait_for(flight.room(), 1)
+
+
+LONG_S = 3600.0
+
+
+async def begun_beside(flight: Flight, looks: int) -> bool:
+    """Whether a batch may begin within so many passes of the event loop."""
+    waiting = asyncio.ensure_future(flight.room())
+    for _ in range(looks):
+        await asyncio.sleep(0)
+    may = waiting.done()
+    waiting.cancel()
+    return may
+
+
+async def test_partitions_begin_together_until_their_turn_and_then_when_all_have_ended() -> None:
+    flight = Flight(100, LONG_S)
+    with flight.of(1):
+        assert await begun_beside(flight, 3)
+        with flight.of(1):
+            flight.depart()
+            assert not await begun_beside(flight, 10)
+        assert not await begun_beside(flight, 10)
+    assert await begun_beside(flight, 3)
+    assert flight.is_empty
+
+
+async def test_all_who_waited_for_a_wave_begin_together() -> None:
+    flight = Flight(100, LONG_S)
+    together: list[int] = []
+    under_way = 0
+
+    async def serve() -> None:
+        nonlocal under_way
+        await flight.room()
+        with flight.of(1):
+            under_way += 1
+            for _ in range(5):
+                await asyncio.sleep(0)
+            flight.depart()
+            together.append(under_way)
+
+    with flight.of(1):
+        flight.depart()
+        waiting = [asyncio.ensure_future(serve()) for _ in range(4)]
+        await asyncio.sleep(0)
+    await asyncio.wait_for(asyncio.gather(*waiting), 30)
+    assert together == [4, 4, 4, 4]
+
+
+async def test_a_wave_that_does_not_end_is_not_waited_for_long() -> None:
+    flight = Flight(100, wave_s=0.0)
+    with flight.of(1):
+        for _ in range(3):  # and so is each that is begun beside it
+            flight.depart()
+            await asyncio.wait_for(flight.room(), 30)
+
+
+async def test_a_wave_that_does_not_end_is_as_late_as_its_first_turn() -> None:
+    flight = Flight(100, LONG_S)
+    with flight.of(1):
+        flight.depart()
+        first = flight._timer
+        flight.depart()
+        assert flight._timer is first

@@ -13,7 +13,13 @@ from mode.utils.queues import ThrowableQueue
 
 from stream_app.lane.app import InterestApp
 from stream_app.lane.intake import Intake, Poll
-from stream_app.lane.transport import CHANGELOG_POLLS, LaneConsumer, LaneConsumerThread, paced
+from stream_app.lane.transport import (
+    CHANGELOG_POLLS,
+    FETCH_LOOK_S,
+    LaneConsumer,
+    LaneConsumerThread,
+    paced,
+)
 
 INPUT, CHANGELOG = TP("clicks", 0), TP("app-user_state-changelog", 0)
 
@@ -175,7 +181,8 @@ class Choice:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.next = paced(self._actions, 0.01, lambda: self.now)
+        self.interval_s = 0.01
+        self.next = paced(self._actions, lambda: self.interval_s, lambda: self.now)
 
     @staticmethod
     def _actions(_assignment: Any) -> tuple[Any, ...]:
@@ -191,18 +198,29 @@ def test_fetches_of_a_broker_keep_an_interval() -> None:
         False,
         ["resume"],
     )
-    choice.now += 0.004
+    choice.now += 0.008
     requests, resets, timeout, *others = choice.next(None)
     assert (requests, resets, others) == ([], {3: "reset"}, [False, ["resume"]])
-    assert timeout == pytest.approx(0.006)  # it looks again when the interval is over
-    choice.now += 0.006
+    assert timeout == pytest.approx(0.002)  # it looks again when the interval is over
+    choice.now += 0.003
+    assert choice.next(None)[0] == [(1, "fetch 1"), (2, "fetch 2")]
+
+
+def test_an_interval_that_becomes_shorter_is_over_at_the_next_look() -> None:
+    choice = Choice()
+    choice.interval_s = 0.1
+    choice.next(None)
+    choice.now += 0.02
+    requests, _, timeout, *_ = choice.next(None)
+    assert (requests, timeout) == ([], FETCH_LOOK_S)
+    choice.interval_s = 0.01
     assert choice.next(None)[0] == [(1, "fetch 1"), (2, "fetch 2")]
 
 
 def test_each_broker_has_an_interval_of_its_own() -> None:
     due = [[(1, "a")], [(1, "b"), (2, "c")]]
     now = 100.0
-    choose = paced(lambda _: (due.pop(0), {}, 0.2, False, []), 0.01, lambda: now)
+    choose = paced(lambda _: (due.pop(0), {}, 0.2, False, []), lambda: 0.01, lambda: now)
     assert choose(None)[0] == [(1, "a")]
     assert choose(None)[0] == [(2, "c")]
 
