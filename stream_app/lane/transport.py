@@ -37,7 +37,7 @@ FETCH_INTERVAL_S = 0.01
 A broker answers as soon as it has one record, and a poll costs the worker more than a record does.
 """
 
-BUSY_FETCH_INTERVAL_S = 0.1
+BUSY_FETCH_INTERVAL_S = 0.03
 """The same while batches are on their way: what comes meanwhile waits for their end, see flight.py.
 
 A worker that is behind has a megabyte of each topic partition from a fetch.

@@ -9,7 +9,8 @@ at which it was due until the consumer has its recommendation (paced_producer.py
 Beside each rate stands the same chain without the worker: the consumer then reads the events
 themselves, which is what producer, broker, consumer and machine take alone.
 
-Every case has a broker of its own, unless --bootstrap names a cluster, and comes once a round.
+Every case has an embedded broker of its own, unless --bootstrap names a cluster, and comes once a
+round. latency_noida.py measures the same on another broker.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import psutil
 from rich.console import Console
 
 from stream_app.demo.processes import WorkerProcess
@@ -29,7 +32,14 @@ from tests.benchmarks.cluster import cluster, worker_overrides
 from tests.benchmarks.command_line import ending, make_console, make_parser, publish
 from tests.benchmarks.contenders import Place, measure_worker
 from tests.benchmarks.ends import End
-from tests.benchmarks.latency_sections import Case, goals_of, latency_section, stays_section
+from tests.benchmarks.latency_sections import (
+    EMBEDDED,
+    Broker,
+    Case,
+    goals_of,
+    latency_section,
+    stays_section,
+)
 from tests.benchmarks.output_reader import Seen
 from tests.benchmarks.paced_producer import Sent
 from tests.benchmarks.processes import BenchmarkError
@@ -53,24 +63,41 @@ PERCENTILES = (50, 99, 99.9)
 
 
 def main() -> None:
-    """Measure; exit code 1 when something fails, 130 when it is interrupted."""
-    arguments = _arguments()
+    """Measure on the embedded broker, or the cluster that is named."""
+    arguments = make_arguments()
+    measure_all(arguments, EMBEDDED, arguments.bootstrap)
+
+
+def measure_all(
+    arguments: argparse.Namespace,
+    broker: Broker,
+    bootstrap: str | None,
+    processes: Sequence[psutil.Process] = (),
+) -> None:
+    """Measure; exit code 1 when something fails, 130 when it is interrupted.
+
+    Args:
+        arguments: of the command line.
+        broker: where it is measured, and what repeats it.
+        bootstrap: of a cluster; None starts an embedded broker for each case.
+        processes: of the cluster, whose processor time is told.
+    """
     console = make_console()
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     with ending(console):
         with tempfile.TemporaryDirectory(prefix="interest-latency-") as folder:
             home = Path(folder)
-            throughput = arguments.throughput or measure_throughput(home, arguments.bootstrap)
+            throughput = arguments.throughput or measure_throughput(home, bootstrap)
             console.print(f"The worker's throughput is {throughput:,.0f} events/s.")
-            cases = run(throughput, seconds, rounds, arguments.bootstrap, home, console)
-        goals = goals_of(cases)
+            cases = run(throughput, seconds, rounds, bootstrap, processes, home, console)
+        goals = goals_of(cases, broker)
         publish(
             console,
             arguments.json,
-            "latency",
-            f"python -m tests.benchmarks.latency --rounds {rounds} --seconds {seconds:g}",
-            [latency_section(cases, throughput, goals), stays_section(cases)],
+            broker.module,
+            f"python -m tests.benchmarks.{broker.module} --rounds {rounds} --seconds {seconds:g}",
+            [latency_section(cases, throughput, goals, broker), stays_section(cases, broker)],
             {
                 "throughput_events_per_s": throughput,
                 "seconds": seconds,
@@ -82,7 +109,8 @@ def main() -> None:
         )
 
 
-def _arguments() -> argparse.Namespace:
+def make_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = make_parser(
         "Measure the latency from produce to output.", "one round, short cases", ROUNDS
     )
@@ -103,6 +131,7 @@ def run(
     seconds: float,
     rounds: int,
     bootstrap: str | None,
+    processes: Sequence[psutil.Process],
     home: Path,
     console: Console,
 ) -> list[Case]:
@@ -113,7 +142,9 @@ def run(
             for worker in (False, True):
                 place = home / f"{number}-{share:g}-{worker}"
                 place.mkdir()
-                cases.append(measure(share, throughput, seconds, worker, place, bootstrap))
+                cases.append(
+                    measure(share, throughput, seconds, worker, place, bootstrap, processes)
+                )
                 console.print(
                     f"Round {number + 1} of {rounds}: {_sentence(cases[-1])}", highlight=False
                 )
@@ -135,12 +166,14 @@ def measure(
     with_worker: bool,
     home: Path,
     bootstrap: str | None,
+    processes: Sequence[psutil.Process] = (),
 ) -> Case:
     """One rate, with or without the worker."""
     rate = share * throughput
     with ExitStack() as stack:
-        settings, brokers = stack.enter_context(cluster(bootstrap, home, PARTITIONS))
+        settings, own = stack.enter_context(cluster(bootstrap, home, PARTITIONS))
         overrides = worker_overrides(settings, home)
+        brokers = [*own, *processes]
         parts = {"broker": brokers} if brokers else {}
         worker = None
         if with_worker:

@@ -25,6 +25,25 @@ PERCENTILES: dict[str, Callable[[Case], float]] = {
 
 
 @dataclass(frozen=True)
+class Broker:
+    """What stands between producer, worker and consumer.
+
+    module          of this folder, which measures on it
+    section, title  what is added to the names and the titles of the sections
+    where           the words for it
+    """
+
+    module: str
+    section: str
+    title: str
+    where: str
+
+
+EMBEDDED = Broker("latency", "", "", "the embedded broker")
+NOIDA = Broker("latency_noida", "_noida", ", on noida-db", "noida-db")
+
+
+@dataclass(frozen=True)
 class Case:
     """What one rate gave.
 
@@ -51,12 +70,12 @@ class Case:
     stay: Stay | None
 
 
-def goals_of(cases: Sequence[Case]) -> list[Goal]:
+def goals_of(cases: Sequence[Case], broker: Broker = EMBEDDED) -> list[Goal]:
     """What is asked of the latency at half of the throughput."""
     at_half = _chain(cases, GOAL_SHARE, worker=True)
     return [
         Goal(
-            f"latency at {GOAL_SHARE:.0%} of the throughput, {name}",
+            f"latency at {GOAL_SHARE:.0%} of the throughput, {name}{broker.title}",
             "at most",
             bound,
             _spread(at_half, name).median,
@@ -67,7 +86,9 @@ def goals_of(cases: Sequence[Case]) -> list[Goal]:
     ]
 
 
-def latency_section(cases: Sequence[Case], throughput: float, goals: Sequence[Goal]) -> Section:
+def latency_section(
+    cases: Sequence[Case], throughput: float, goals: Sequence[Goal], broker: Broker = EMBEDDED
+) -> Section:
     """Percentiles of each rate, with the worker and without."""
     shares = _shares(cases)
     rows = []
@@ -105,13 +126,14 @@ def latency_section(cases: Sequence[Case], throughput: float, goals: Sequence[Go
             )
         )
     return Section(
-        "latency",
-        "Latency from produce to output",
+        f"latency{broker.section}",
+        f"Latency from produce to output{broker.title}",
         "Milliseconds from the time at which an event was due at the producer until a consumer in "
-        "another process has read its recommendation, at shares of a throughput of "
-        f"{throughput:,.0f} events/s. Floor: the same chain without the worker, whose consumer "
-        "reads the events themselves. Late: p99 of how far the producer was behind its own rate, "
-        f"which is in the latency. Cores: kept busy by each process.\n\n{_floor(cases)}"
+        f"another process has read its recommendation, on {broker.where} at shares of a "
+        f"throughput of {throughput:,.0f} events/s. Floor: the same chain without the worker, "
+        "whose consumer reads the events themselves. Late: p99 of how far the producer was behind "
+        "its own rate, which is in the latency. Cores: kept busy by each process.\n\n"
+        f"{_floor(cases)}"
         f"{as_list(goals)}",
         Table(
             ["chain", "events/s", "samples", *(f"{n} ms" for n in PERCENTILES), "late", "cores"],
@@ -137,7 +159,7 @@ def _floor(cases: Sequence[Case]) -> str:
     )
 
 
-def stays_section(cases: Sequence[Case]) -> Section:
+def stays_section(cases: Sequence[Case], broker: Broker = EMBEDDED) -> Section:
     """Where the time of an event goes in the worker."""
     shares = _shares(cases)
     stays = [
@@ -158,8 +180,8 @@ def stays_section(cases: Sequence[Case]) -> Section:
         *(row(f"- {step}, ms", lambda s, n=step: s.batch_ms[n], 2) for step in first.batch_ms),
     ]
     return Section(
-        "stays",
-        "Where an event stays in the worker",
+        f"stays{broker.section}",
+        f"Where an event stays in the worker{broker.title}",
         "Mean times, of an event: until the worker has fetched it, until its batch begins, until "
         "the outputs of its batch are acknowledged; and of a batch by its steps, each with its "
         "wait for the broker. Rows of an event are those that it writes to changelog and store: a "

@@ -48,6 +48,7 @@ PARTS = (
         is_in_quick=True,
     ),
     Part("latency", "latency from produce to output"),
+    Part("latency_noida", "the same on a faster broker"),
     Part("growth", "rate, memory and sizes by the number of users"),
     Part("recovery", "start with a changelog"),
     Part("scale_out", "rate by the number of workers"),
