@@ -3,8 +3,9 @@
 A softmax regression over each row's candidates: the likelihood of the item that came next, where it
 is among them. Whether the last step's item comes again is a question of its own (as in RepeatNet,
 Ren et al., AAAI 2019): in some shops it does nearly always, and the other weights would bend to
-tell when. So these are learned where another item came, among the others, and the weight of the
-last item then by itself. The weights of the steps are exponentials, so that none is negative, and
+tell when. So they are learned twice, all together, and apart: where another item came, among the
+others, and the weight of the last item then by itself. The better lists decide. The weights of the
+steps are exponentials, so that none is negative, and
 are held to their start values by a Gaussian, whose say fades with the number of lists.
 
 Dimensions: R rows, E entries (candidates of all rows), J recent steps, F linear parts.
@@ -24,6 +25,7 @@ from model import interests, ranking
 from model.checkpoint import LOOK_BACK, Checkpoint, RankingSettings
 from model.held_lists import HeldLists
 from model.learning import Progress
+from model.metrics import TOP
 from model.ranking import Parts
 from model.state import StateBatch
 
@@ -80,7 +82,22 @@ def fit_ranking(checkpoint: Checkpoint, held: HeldLists, progress: Progress) -> 
             start,
             OF_OTHERS,
         )
-    return _fit(linear, steps, row, hit, settings, (LAST,))
+    apart = _fit(linear, steps, row, hit, settings, (LAST,))
+    together = _fit(linear, steps, row, hit, start, (*WEIGHTS, *CURVES))
+    return max((apart, together), key=lambda found: _ndcg(linear, steps, row, hit, found))
+
+
+def _ndcg(
+    linear: np.ndarray, steps: np.ndarray, row: np.ndarray, hit: np.ndarray, found: RankingSettings
+) -> float:
+    """Mean NDCG@10 of lists that hold their target; arguments as in ``_fit``."""
+    weight = np.array([getattr(found, name) for name in WEIGHTS], np.float32)
+    of_step = np.concatenate([getattr(found, name) for name in CURVES]).astype(np.float32)
+    score = linear @ weight[:-1] + weight[-1] * np.log1p(steps @ of_step)
+    of_target = np.zeros(int(row.max()) + 1, np.float32)
+    of_target[row[hit]] = score[hit]
+    above = np.bincount(row[score > of_target[row]], minlength=len(of_target))
+    return float(np.where(above < TOP, 1 / np.log2(above + 2.0), 0.0).mean())
 
 
 def _renumbered(row: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -18,8 +18,15 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from stream_app.broker import wait_until_ready
+from stream_app.cloud_events import data_in
 from stream_app.dead_letters import read_letter
-from stream_app.errors import BrokerError, InterestStreamError, TopicError, WorkerError
+from stream_app.errors import (
+    BrokerError,
+    InterestStreamError,
+    InvalidEvent,
+    TopicError,
+    WorkerError,
+)
 from stream_app.events import Drift, Recommendation
 from stream_app.lane.reading import plain_consumer
 from stream_app.settings import Settings
@@ -126,7 +133,7 @@ class TopicFeed(threading.Thread):
             for record in records:
                 try:
                     self._note(place.topic, record)
-                except (msgspec.MsgspecError, UnicodeDecodeError):
+                except (msgspec.MsgspecError, UnicodeDecodeError, InvalidEvent):
                     logger.debug("A record that is no message is passed over", exc_info=True)
 
     def _note(self, topic: str, record: Any) -> None:
@@ -139,10 +146,12 @@ class TopicFeed(threading.Thread):
                     self._histories.add_letter(record.key, None)
         elif record.value is None:  # the user was erased
             self._histories.forget((record.key or b"").decode())
-        elif topic == self._settings.drift_topic:
-            self._histories.add_drift(self._drift.decode(record.value))
         else:
-            self._histories.add_recommendation(self._recommendation.decode(record.value))
+            value = data_in(record.headers, record.value)
+            if topic == self._settings.drift_topic:
+                self._histories.add_drift(self._drift.decode(value))
+            else:
+                self._histories.add_recommendation(self._recommendation.decode(value))
 
 
 class FlowFeed(threading.Thread):

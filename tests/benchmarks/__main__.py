@@ -58,7 +58,11 @@ def main(
         console.print("--go-on goes on with what a file holds; name it with --json.")
         raise typer.Exit(2)
     if go_on and json_file is not None and json_file.exists():
-        whole.take_over(json.loads(json_file.read_text("utf-8")))
+        try:
+            whole.take_over(json.loads(json_file.read_text("utf-8")))
+        except (ValueError, KeyError, TypeError):
+            console.print(f"{json_file} holds no figures of this benchmark; name another file.")
+            raise typer.Exit(2) from None
     with tempfile.TemporaryDirectory(prefix="interest-bench-") as folder:
         try:
             whole.run(Path(folder))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.benchmarks import __main__ as harness
 from tests.benchmarks import results
@@ -109,3 +110,17 @@ def test_a_run_goes_on_where_one_of_the_same_commit_ended(
         whole = Whole(parts, False, None, None)
         whole.take_over({**earlier, **other})
         assert not whole.documents
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_file_without_figures_is_refused_before_anything_runs(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(harness.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(harness, "run_command", lambda command: pytest.fail("it runs"))
+    file = tmp_path / "all.json"
+    file.write_text(text, "utf-8")
+    with pytest.raises(typer.Exit) as ended:
+        harness.main(json_file=file, go_on=True)
+    assert ended.value.exit_code == 2
+    assert "holds no figures" in " ".join(capsys.readouterr().out.split())

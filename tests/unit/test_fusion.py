@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from model import fusion
 from model.checkpoint import LOOK_BACK, Checkpoint, RankingSettings
 from model.fusion import START, fit_ranking
 from model.held_lists import HeldLists
@@ -145,8 +147,52 @@ def test_the_last_item_has_a_weight_of_its_own(
     learned = learned_from(named)
     others = learned_from(named & ~comes_again)
     assert others.last < learned.last
-    assert replace(learned, last=0.0) == replace(others, last=0.0)
     tuned = replace(checkpoint, ranking=learned)
     lists = rank(held[named], held["last_time_ms"][named], tuned, 2).item
     first = (lists[:, 0] == recent[named, 0]).mean()
     assert first > 0.8 if share > 0.5 else first < 0.1
+
+
+@pytest.mark.parametrize("better", ["apart", "together"])
+def test_the_better_lists_decide_whether_the_last_item_is_learned_apart(
+    better: str, checkpoint: Checkpoint, rows: StateBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recent, _ = recent_items(rows)
+    named = (recent[:, :2] < checkpoint.vocabulary.first_item_bucket).all(1) & (recent[:, 1] > 0)
+    held, target = rows[named], np.where(np.arange(named.sum()) % 3, *recent[named, :2].T)
+    fits: dict[str, RankingSettings] = {}
+    real = fusion._fit
+
+    def fit(*arguments: Any) -> RankingSettings:
+        name = ("others", "apart", "together")[len(fits)]
+        fits[name] = real(*arguments)
+        return fits[name]
+
+    monkeypatch.setattr(fusion, "_fit", fit)
+    monkeypatch.setattr(fusion, "_ndcg", lambda *arguments: float(arguments[-1] is fits[better]))
+    lists = HeldLists(held, held["last_time_ms"], target)
+    assert fit_ranking(checkpoint, lists, no_progress) is fits[better]
+    assert replace(fits["apart"], last=0.0) == replace(fits["others"], last=0.0)
+    assert fits["apart"] != fits["together"]
+
+
+def test_a_list_is_worth_what_the_place_of_its_target_is() -> None:
+    weights = RankingSettings(
+        lstm=1.0,
+        transition=0.0,
+        category=0.0,
+        popularity=0.0,
+        follows=(0.0,) * LOOK_BACK,
+        together=(0.0,) * LOOK_BACK,
+        again=(0.0,) * LOOK_BACK,
+    )
+    lstm = np.array([3, 2, 1, *range(12, 0, -1)], np.float32)
+    linear = np.zeros((len(lstm), len(fusion.WEIGHTS) - 1), np.float32)
+    linear[:, fusion.WEIGHTS.index("lstm")] = lstm
+    steps = np.zeros((len(lstm), 3 * LOOK_BACK), np.float32)
+    row = np.repeat([0, 1], [3, 12])
+    for place, worth in ((3, 1.0), (5, 0.5), (14, 0.0)):
+        hit = np.isin(np.arange(len(lstm)), [1, place])
+        of_second = 1 / np.log2(3)
+        found = fusion._ndcg(linear, steps, row, hit, weights)
+        assert found == pytest.approx((of_second + worth) / 2)

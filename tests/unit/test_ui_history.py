@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -21,7 +22,8 @@ from stream_app.events import (
     Source,
     encode_output,
 )
-from stream_app.settings import Settings
+from stream_app.output_format import packing
+from stream_app.settings import OutputFormat, Settings
 from stream_app.ui import history, population
 from stream_app.ui.feed import TopicFeed
 from stream_app.ui.history import Histories
@@ -143,6 +145,28 @@ def test_an_erased_user_is_forgotten_and_a_deleted_letter_taken_back() -> None:
     assert histories.counts().letters == {}
     assert not histories.user("ann").points
     assert not histories.drifts()
+
+
+@pytest.mark.parametrize("output_format", get_args(OutputFormat))
+def test_outputs_are_read_in_every_format(output_format: OutputFormat) -> None:
+    settings = Settings()
+    histories = Histories()
+    feed = TopicFeed(settings, histories)
+    pack = packing(output_format, "shop-1")
+    for kind, topic, message in (
+        ("drift", settings.drift_topic, a_drift(1)),
+        ("recommendation", settings.recommendations_topic, a_list(1)),
+    ):
+        ((key, value, headers),) = pack(kind, [(b"ann", encode_output(message))])
+        record = SimpleNamespace(key=key, value=value, headers=headers, timestamp=1, offset=1)
+        feed.take({TopicPartition(topic, 0): [record]})
+    counts = histories.counts()
+    assert (counts.recommendations, counts.drifts) == (1, 1)
+    broken = SimpleNamespace(
+        key=b"ann", value=b"{}", headers=[("ce_specversion", b"9")], timestamp=1, offset=2
+    )
+    feed.take({TopicPartition(settings.drift_topic, 0): [broken]})  # passed over
+    assert histories.counts() == counts
 
 
 def test_the_population_is_the_share_of_all_probabilities() -> None:
