@@ -5,8 +5,8 @@ is among them. Whether the last step's item comes again is a question of its own
 Ren et al., AAAI 2019): in some shops it does nearly always, and the other weights would bend to
 tell when. So they are learned twice, all together, and apart: where another item came, among the
 others, and the weight of the last item then by itself. The better lists decide. The weights of the
-steps are exponentials, so that none is negative, and
-are held to their start values by a Gaussian, whose say fades with the number of lists.
+steps are exponentials, so that none is negative, and are held to their start values by a Gaussian,
+whose say fades with the number of lists.
 
 Dimensions: R rows, E entries (candidates of all rows), J recent steps, F linear parts.
 """
@@ -25,7 +25,7 @@ from model import interests, ranking
 from model.checkpoint import LOOK_BACK, Checkpoint, RankingSettings
 from model.held_lists import HeldLists
 from model.learning import Progress
-from model.metrics import TOP
+from model.metrics import DISCOUNT, TOP
 from model.ranking import Parts
 from model.state import StateBatch
 
@@ -97,7 +97,7 @@ def _ndcg(
     of_target = np.zeros(int(row.max()) + 1, np.float32)
     of_target[row[hit]] = score[hit]
     above = np.bincount(row[score > of_target[row]], minlength=len(of_target))
-    return float(np.where(above < TOP, 1 / np.log2(above + 2.0), 0.0).mean())
+    return float(np.append(DISCOUNT, 0.0)[np.minimum(above, TOP)].mean())
 
 
 def _renumbered(row: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -26,28 +26,17 @@ class _Waiting(NamedTuple):
     result: asyncio.Future[Computed]
 
 
-def _nothing() -> None:
-    """The default of `at_turn`."""
-
-
 class Turns:
     """Computes what waits, turn by turn, in the order in which it came.
 
     Args:
         compute: batches of different partitions to what they give.
         limit: events of a turn, unless one batch has more: the event loop stands still for it.
-        at_turn: called when a turn begins.
     """
 
-    def __init__(
-        self,
-        compute: Callable[[Sequence[Todo]], list[Computed]],
-        limit: int,
-        at_turn: Callable[[], None] = _nothing,
-    ) -> None:
+    def __init__(self, compute: Callable[[Sequence[Todo]], list[Computed]], limit: int) -> None:
         self._compute = compute
         self._limit = limit
-        self._at_turn = at_turn
         self._waiting: deque[_Waiting] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -72,7 +61,6 @@ class Turns:
             turn = self._next_turn()
             if not turn:
                 continue
-            self._at_turn()
             try:
                 found = self._compute([waiting.todo for waiting in turn])
             except Exception as error:

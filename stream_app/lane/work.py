@@ -86,7 +86,7 @@ class Work:
         self._at_step = at_step
         self._topics = settings.input_topics
         self._flight = Flight(BATCHES_UNDER_WAY * settings.max_batch_events)
-        self._turns = Turns(self._compute, settings.max_batch_events, self._flight.depart)
+        self._turns = Turns(self._compute, settings.max_batch_events)
         self._busy_s = 0.0
         self.committable: dict[TP, int] = {}
         self.applied_events = 0
@@ -202,6 +202,7 @@ class Work:
         walk.note(max(computed.batch.entry.after))
 
     def _compute(self, todos: Sequence[Todo]) -> list[Computed]:
+        self._flight.depart()
         began = time.monotonic()
         computed = compute(
             todos,
