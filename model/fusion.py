@@ -91,13 +91,18 @@ def _ndcg(
     linear: np.ndarray, steps: np.ndarray, row: np.ndarray, hit: np.ndarray, found: RankingSettings
 ) -> float:
     """Mean NDCG@10 of lists that hold their target; arguments as in ``_fit``."""
-    weight = np.array([getattr(found, name) for name in WEIGHTS], np.float32)
-    of_step = np.concatenate([getattr(found, name) for name in CURVES]).astype(np.float32)
-    score = linear @ weight[:-1] + weight[-1] * np.log1p(steps @ of_step)
+    weight = torch.tensor([getattr(found, name) for name in WEIGHTS])
+    of_step = torch.tensor([getattr(found, name) for name in CURVES]).ravel()
+    score = _scores(torch.from_numpy(linear), torch.from_numpy(steps), weight, of_step).numpy()
     of_target = np.zeros(int(row.max()) + 1, np.float32)
     of_target[row[hit]] = score[hit]
     above = np.bincount(row[score > of_target[row]], minlength=len(of_target))
     return float(np.append(DISCOUNT, 0.0)[np.minimum(above, TOP)].mean())
+
+
+def _scores(linear: Tensor, steps: Tensor, weight: Tensor, of_step: Tensor) -> Tensor:
+    """Score of each entry (E,), by the weights of WEIGHTS (F + 1,) and of the steps (3J,)."""
+    return linear @ weight[:-1] + weight[-1] * torch.log1p(steps @ of_step)
 
 
 def _renumbered(row: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -176,7 +181,7 @@ def _fit(
         optimiser.zero_grad()
         of_step = torch.where(free_curve, curve, middle).exp().ravel()
         of_part = torch.where(free_weight, weight, first)
-        score = x @ of_part[:-1] + of_part[-1] * torch.log1p(amount @ of_step)
+        score = _scores(x, amount, of_part, of_step)
         highest = torch.full((lists,), -torch.inf).scatter_reduce(0, owner, score.detach(), "amax")
         total = torch.zeros(lists).index_add(0, owner, torch.exp(score - highest[owner]))
         likelihood = score[hits] - highest[owner[hits]] - torch.log(total[owner[hits]])

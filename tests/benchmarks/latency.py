@@ -64,7 +64,11 @@ PERCENTILES = (50, 99, 99.9)
 
 def main() -> None:
     """Measure on the embedded broker, or the cluster that is named."""
-    arguments = make_arguments()
+    parser = make_latency_parser()
+    parser.add_argument(
+        "--bootstrap", metavar="HOST:PORT", help="a cluster; a broker of its own by default"
+    )
+    arguments = parser.parse_args()
     measure_all(arguments, EMBEDDED, arguments.bootstrap)
 
 
@@ -109,8 +113,8 @@ def measure_all(
         )
 
 
-def make_arguments() -> argparse.Namespace:
-    """The command line."""
+def make_latency_parser() -> argparse.ArgumentParser:
+    """The options that do not depend on where it is measured."""
     parser = make_parser(
         "Measure the latency from produce to output.", "one round, short cases", ROUNDS
     )
@@ -120,10 +124,7 @@ def make_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, metavar="S", help=f"of each case, {SECONDS:g} by default"
     )
-    parser.add_argument(
-        "--bootstrap", metavar="HOST:PORT", help="a cluster; a broker of its own by default"
-    )
-    return parser.parse_args()
+    return parser
 
 
 def run(
@@ -166,7 +167,7 @@ def measure(
     with_worker: bool,
     home: Path,
     bootstrap: str | None,
-    processes: Sequence[psutil.Process] = (),
+    processes: Sequence[psutil.Process],
 ) -> Case:
     """One rate, with or without the worker."""
     rate = share * throughput

@@ -6,11 +6,10 @@ python -m tests.benchmarks.latency_noida [--quick] [--rounds N] [--throughput N]
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.latency import make_arguments, measure_all
+from tests.benchmarks.latency import make_latency_parser, measure_all
 from tests.benchmarks.latency_sections import NOIDA
 from tests.benchmarks.processor_time import family
 from tests.noida import NoidaBroker
@@ -18,9 +17,7 @@ from tests.noida import NoidaBroker
 
 def main() -> None:
     """Measure on one noida-db, with topics of its own for every case."""
-    arguments = make_arguments()
-    if arguments.bootstrap is not None:
-        sys.exit("This starts noida-db itself; a cluster is for tests.benchmarks.latency.")
+    arguments = make_latency_parser().parse_args()
     with tempfile.TemporaryDirectory(prefix="interest-noida-") as folder:
         home = Path(folder)
         with NoidaBroker(home / "data", home / "noida.log") as broker:
