@@ -7,7 +7,7 @@ the known ones. Dimensions: N steps, I items.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -83,8 +83,8 @@ def moved_on(
     vocabulary = grown(checkpoint.vocabulary, log)
     network = grown_network(checkpoint.network, checkpoint.vocabulary, vocabulary, seed)
     batch, users = log.batch(vocabulary)
-    old = memory.exemplars
-    replayed = _joined(replace(old, user=old.user + len(users)), batch)
+    old = in_grown(memory.exemplars, checkpoint.vocabulary, vocabulary)
+    replayed = EventBatch.joined([old, batch], [len(users), 0])
     steps = UserSteps(by_user(replayed))
     half_life_s, horizon_s = checkpoint.statistics.half_life_s, checkpoint.horizon_s
     none = draw_windows(
@@ -144,6 +144,15 @@ def grown(vocabulary: Vocabulary, log: EventLog) -> Vocabulary:
     )
 
 
+def in_grown(steps: EventBatch, before: Vocabulary, after: Vocabulary) -> EventBatch:
+    """Steps with the indices of a grown vocabulary: its buckets stand behind the new names."""
+    items, categories = before.first_item_bucket, before.first_category_bucket
+    item, category = steps.item.copy(), steps.category.copy()
+    item[item >= items] += after.first_item_bucket - items
+    category[category >= categories] += after.first_category_bucket - categories
+    return replace(steps, item=item, category=category)
+
+
 def grown_network(
     network: InterestLSTM, before: Vocabulary, after: Vocabulary, seed: int
 ) -> InterestLSTM:
@@ -176,15 +185,6 @@ def _pairs_of(batch: EventBatch, checkpoint: Checkpoint) -> tuple[Pairs, Pairs]:
     named = batch.take((batch.item > 0) & (batch.item < vocabulary.first_item_bucket))
     follow = follow_pairs(named, vocabulary.items, checkpoint.horizon_s)
     return follow, together_pairs(named, vocabulary.items)
-
-
-def _joined(one: EventBatch, other: EventBatch) -> EventBatch:
-    return EventBatch(
-        **{
-            f.name: np.concatenate((getattr(one, f.name), getattr(other, f.name)))
-            for f in fields(EventBatch)
-        }
-    )
 
 
 def _sampled(batch: EventBatch, histories: int, random: np.random.Generator) -> EventBatch:

@@ -2,12 +2,14 @@
 
 A run of all tasks in full, from one commit without changes, writes model/EVALUATION.md and
 model/plots. Any other run writes what it finished into model/evaluation/partial. A task that was
-finished on the same commit is not run again; the folder of the commit there holds what is done.
+finished on the same commit is not run again; the folder of the commit there holds what is done, and
+what each task said.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -15,9 +17,11 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from model.evaluation.markdown import write
 from model.evaluation.runs import commit_of
@@ -35,6 +39,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the short forms: minutes")
     parser.add_argument("--only", action="append", metavar="PROTOCOL", help="can be repeated")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the logs")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="tasks at a time, each on one core"
+    )
     asked = parser.parse_args()
     unknown = sorted(set(asked.only or ()) - {task.protocol for task in TASKS})
     if unknown:
@@ -47,19 +54,18 @@ def main() -> int:
     commit, is_changed = found or "unknown", found is None or bool(differs)
     done = PARTIAL / (commit[:12] + ("-quick" if asked.quick else ""))
     done.mkdir(parents=True, exist_ok=True)
-    failed, is_interrupted = [], False
+    failed: list[str] = []
+    is_interrupted = False
     try:
-        for number, task in enumerate(tasks, start=1):
-            console.rule(f"{number} of {len(tasks)}: {task.name}")
-            if not _finish(task, asked.quick, asked.data, done, is_changed):
-                failed.append(task.name)
+        left = [task for task in tasks if is_changed or not _document(task, done).exists()]
+        failed = asyncio.run(_finish_all(left, asked.jobs, asked.quick, asked.data, done))
     except KeyboardInterrupt:
         is_interrupted = True
         console.print("Interrupted; what is finished is kept.")
     documents = {
-        task: json.loads((done / f"{task.name}.json").read_text("utf-8"))
+        task: json.loads(_document(task, done).read_text("utf-8"))
         for task in TASKS
-        if (done / f"{task.name}.json").exists() and (task in tasks or not is_changed)
+        if _document(task, done).exists() and (task in tasks or not is_changed)
     }
     if documents:
         is_whole = not asked.quick and not is_changed and len(documents) == len(TASKS)
@@ -71,25 +77,47 @@ def main() -> int:
         path = write(documents, head, asked.quick, HERE.parent if is_whole else PARTIAL)
         console.print(f"The report is {os.path.relpath(path)}.", highlight=False)
     for name in failed:
-        console.print(f"{name} failed; what it said stands above.", highlight=False)
+        log = os.path.relpath(done / f"{name}.log")
+        console.print(f"{name} failed; what it said is in {log}.", highlight=False)
     return 130 if is_interrupted else 1 if failed else 0
 
 
-def _finish(task: Task, quick: bool, data: Path, done: Path, is_changed: bool) -> bool:
-    """Runs a task unless its document is there; whether it is there now."""
-    file = done / f"{task.name}.json"
-    if file.exists() and not is_changed:
-        console.print("Finished before on this commit.")
-        return True
-    began, unfinished = time.monotonic(), file.with_suffix(".unfinished")
-    status = run(task, quick, data, unfinished)
+def _document(task: Task, done: Path) -> Path:
+    return done / f"{task.name}.json"
+
+
+async def _finish_all(
+    tasks: Sequence[Task], jobs: int, quick: bool, data: Path, done: Path
+) -> list[str]:
+    """Runs the tasks, so many at a time; the names of those that failed."""
+    free = asyncio.Semaphore(jobs)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as shown:
+
+        async def finish(number: int, task: Task) -> bool:
+            async with free:
+                name = f"{number} of {len(tasks)}: {task.name}"
+                console.print(f"{name} begins.", highlight=False)
+                line = shown.add_task(name, total=None)
+                is_done = await _finish(name, task, quick, data, done)
+                shown.remove_task(line)
+                return is_done
+
+        are_done = await asyncio.gather(*(finish(n, t) for n, t in enumerate(tasks, start=1)))
+    return [task.name for task, is_done in zip(tasks, are_done, strict=True) if not is_done]
+
+
+async def _finish(name: str, task: Task, quick: bool, data: Path, done: Path) -> bool:
+    """Runs a task; whether its document is there."""
+    began, unfinished = time.monotonic(), _document(task, done).with_suffix(".unfinished")
+    status = await run(task, quick, data, unfinished)
     seconds = round(time.monotonic() - began, 1)
-    console.print(f"{task.name}: {seconds:,.0f} s, exit status {status}.", highlight=False)
+    console.print(f"{name} took {seconds:,.0f} s, exit status {status}.", highlight=False)
     if status != 0 or not unfinished.exists():
         return False
     document = {**json.loads(unfinished.read_text("utf-8")), "seconds": seconds}
     unfinished.write_text(json.dumps(document) + "\n", "utf-8")
-    unfinished.replace(file)
+    unfinished.replace(_document(task, done))
     return True
 
 
@@ -97,9 +125,9 @@ def _head(commit: str, is_changed: bool, words: list[str], seconds: float) -> li
     changed = ", with changes that are not committed" if is_changed else ""
     arguments = f' ARGS="{shlex.join(words)}"' if words else ""
     return [
-        f"Written by `make evaluate{arguments}` from commit {commit[:12]}{changed}, in "
-        f"{seconds / 60:,.0f} minutes on {os.cpu_count()} cores ({platform.machine()}, "
-        f"Python {platform.python_version()}).",
+        f"Written by `make evaluate{arguments}` from commit {commit[:12]}{changed}. Its tasks take "
+        f"one core each, {seconds / 60:,.0f} minutes in all; {os.cpu_count()} cores take one task "
+        f"each at a time ({platform.machine()}, Python {platform.python_version()}).",
         "Logs are those of ../shared/data. Intervals are of 1,000 bootstraps over users.",
     ]
 

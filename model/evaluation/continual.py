@@ -3,14 +3,17 @@
 A file of periods has the columns ``period, session, item``, rows in order of time. The model is
 trained on the first period; every later one is predicted with what came before it, and then moves
 the model on (model/continual.py). ``seq`` is the 0-based number of a click among those of its
-period that have an earlier click of their session in it, in the order of the file.
+period that have an earlier click of their session in it, in the order of the file. Beside the model
+stands a floor of counting that keeps the sessions of all earlier periods. *Known items* are those
+that an earlier period has.
 Dimensions: Q clicks, K list length.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +23,62 @@ from pyarrow import parquet
 from model.checkpoint import Checkpoint
 from model.continual import UPDATES, first_memory, moved_on
 from model.errors import EventLogError
-from model.evaluation.item_lists import MRR_20, list_tables, places
+from model.evaluation.item_lists import LIST_ITEMS, MRR_20, list_tables, places
 from model.evaluation.next_item import EVER_MS, lists_before, targets_from
 from model.evaluation.protocols import Options
 from model.evaluation.report import Cell, Curve, Figures, Report
-from model.evaluation.sessions import named_lists, session_config, session_log
+from model.evaluation.sessions import (
+    FLOOR,
+    named_lists,
+    session_config,
+    session_floor,
+    session_log,
+    session_mix,
+)
 from model.event_log import EventLog
+from model.events import EventBatch
 from model.fusion import fit_ranking
 from model.held_lists import held_lists
+from model.item_baselines import ItemFloor, Mix, Queries
 from model.learning import Progress
 from model.log_items import log_items
 from model.training import train
 
 QUICK_PERIODS = 3
 QUICK_UPDATES = 10
-FLOOR_NOTE = (
-    "A floor that was measured elsewhere, of session kNN, rules and own items that keep all "
-    "sessions: R@20 .5092, MRR@20 .1910; ADER states .5021 and .1732."
+MODEL = "model"
+KNOWN = "known items"
+GROUPS = ("all", KNOWN)
+NOTE = (
+    "ADER (Mi, Lin and Faltings, RecSys 2020) states .5021 and .1732, of known items: its protocol "
+    "takes the others out of the tests. A floor that was measured elsewhere, of session kNN, rules "
+    "and own items that keep all sessions, has .5092 and .1910. The floor of this run keeps all "
+    "sessions, too."
 )
+
+
+@dataclass(frozen=True)
+class Period:
+    """Q clicks of a period that have an earlier one of their session, in the order of the file.
+
+    session      (Q,)
+    item         (Q,) numbers of the items, as in the lists
+    is_known     (Q,) whether an earlier period has the item
+    model,floor  (Q, K) lists made right before the click
+    names        of the items
+    """
+
+    session: np.ndarray
+    item: np.ndarray
+    is_known: np.ndarray
+    model: np.ndarray
+    floor: np.ndarray
+    names: list[str]
+
+    @property
+    def places(self) -> dict[str, np.ndarray]:
+        """Where the lists have the item, by predictor."""
+        return {MODEL: places(self.model, self.item), FLOOR: places(self.floor, self.item)}
 
 
 def protocol(options: Options, progress: Progress) -> Report:
@@ -52,23 +93,25 @@ def protocol(options: Options, progress: Progress) -> Report:
     seconds = [time.perf_counter() - began]
     updates = QUICK_UPDATES if options.quick else UPDATES
     learning = replace(config.learning, max_steps=updates)
-    parts: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    periods: list[Period] = []
     tables: list[pa.Table] = []
-    for period, log in enumerate(logs[1:], start=1):
-        session, item, known, lists, names = _listed(log, checkpoint, rows[period], progress)
-        parts.append((period, session, item, known, places(lists, item)))
-        table = {"period": np.full(len(item), period), "seq": np.arange(len(item))}
-        tables.append(pa.table({**table, "items": named_lists(lists, names)}))
+    mix = session_mix(logs[0].batch(checkpoint.vocabulary)[0], checkpoint, options.seed, progress)
+    for number, log in enumerate(logs[1:], start=1):
+        floor = session_floor(_steps_of(logs[:number], checkpoint), checkpoint)
+        found = _listed(log, checkpoint, floor, mix, rows[number], progress)
+        periods.append(found)
+        table = {"period": np.full(len(found.item), number), "seq": np.arange(len(found.item))}
+        tables.append(pa.table({**table, "items": named_lists(found.model, found.names)}))
         began = time.perf_counter()
         batch, _ = log.batch(checkpoint.vocabulary)
         every = np.ones(len(batch), dtype=bool)
-        asked = held_lists(checkpoint, batch, every, config.lists, options.seed + period)
+        asked = held_lists(checkpoint, batch, every, config.lists, options.seed + number)
         ranking = fit_ranking(checkpoint, asked, progress)
         checkpoint, memory = moved_on(
-            checkpoint, memory, log, ranking, learning, progress, options.seed + period
+            checkpoint, memory, log, ranking, learning, progress, options.seed + number
         )
         seconds.append(time.perf_counter() - began)
-    return _report(parts, tables, seconds, options.seed)
+    return _report(periods, tables, seconds, options.seed)
 
 
 def read_periods(path: Path) -> tuple[list[EventLog], list[np.ndarray]]:
@@ -100,11 +143,22 @@ def read_periods(path: Path) -> tuple[list[EventLog], list[np.ndarray]]:
     return logs, rows
 
 
+def _steps_of(logs: Sequence[EventLog], checkpoint: Checkpoint) -> EventBatch:
+    """All steps of several periods, each session a user of its own."""
+    batches = [log.batch(checkpoint.vocabulary)[0] for log in logs]
+    sessions = np.cumsum([0, *(len(log.users) for log in logs)])
+    return EventBatch.joined(batches, sessions[:-1])
+
+
 def _listed(
-    log: EventLog, checkpoint: Checkpoint, rows: np.ndarray, progress: Progress
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """(session, item, whether training knows the item, list) of the clicks, in file order, and
-    the names of the items.
+    log: EventLog,
+    checkpoint: Checkpoint,
+    floor: ItemFloor,
+    mix: Mix,
+    rows: np.ndarray,
+    progress: Progress,
+) -> Period:
+    """The clicks of a period, foreseen.
 
     ``log`` stands by session; ``rows`` says where its steps stand in the file.
     """
@@ -114,49 +168,77 @@ def _listed(
     order = np.arange(len(batch))
     lists = lists_before(batch, order, targets, EVER_MS, len(users), checkpoint, progress)
     lists = items.completed(lists, targets.step - 1)
-    sorted_by = np.argsort(rows[targets.step], kind="stable")
-    item = targets.item[sorted_by]
-    known = item < checkpoint.vocabulary.first_item_bucket
-    return targets.user[sorted_by], item, known, lists[sorted_by], items.names
+    queries = Queries(batch.item, targets.start, targets.step)
+    counted = floor.lists(queries, mix, LIST_ITEMS, False)
+    by_file = np.argsort(rows[targets.step], kind="stable")
+    item = targets.item[by_file]
+    return Period(
+        session=targets.user[by_file],
+        item=item,
+        is_known=item < checkpoint.vocabulary.first_item_bucket,
+        model=lists[by_file],
+        floor=counted[by_file],
+        names=items.names,
+    )
 
 
 def _report(
-    parts: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
-    tables: list[pa.Table],
-    seconds: list[float],
-    seed: int,
+    periods: Sequence[Period], tables: list[pa.Table], seconds: Sequence[float], seed: int
 ) -> Report:
-    rows: list[list[Cell]] = []
-    lines: dict[str, list[tuple[float, float]]] = {MRR_20.hits: [], MRR_20.gain: []}
-    means = []
-    for period, _, _, known, place in parts:
-        hit, gain = MRR_20.values(place)
-        both = [hit.mean(), gain.mean(), hit[known].mean(), gain[known].mean()]
-        means.append(both)
-        rows.append([f"{period}", f"{len(place):,}", *map(float, both), f"{seconds[period]:.0f}"])
-        lines[MRR_20.hits].append((period, float(hit.mean())))
-        lines[MRR_20.gain].append((period, float(gain.mean())))
-    mean = np.mean(means, 0)
-    rows.append(["mean", "", *map(float, mean), f"{np.mean(seconds[1:]):.0f}"])
-    columns = ["period", "clicks", MRR_20.hits, MRR_20.gain]
-    columns += [f"known items, {name}" for name in (MRR_20.hits, MRR_20.gain)]
-    title = "Next click, period by period"
-    note = f"{FLOOR_NOTE} Training on the first period took {seconds[0]:.0f} s."
+    title, names = "Next click, period by period", (MRR_20.hits, MRR_20.gain)
+    predictors = MODEL, FLOOR
+    means = np.array([_means(period) for period in periods])  # (P, groups, predictors, names)
+    rows: list[list[Cell]] = [
+        [
+            f"{number}",
+            f"{len(period.item):,}",
+            f"{period.is_known.mean():.1%}",
+            *map(float, mean[GROUPS.index(KNOWN)].ravel()),
+            f"{seconds[number]:.0f}",
+        ]
+        for number, (period, mean) in enumerate(zip(periods, means, strict=True), start=1)
+    ]
+    columns = ["period", "clicks", "known"]
+    columns += [f"{predictor}, {name}" for predictor in predictors for name in names]
+    note = (
+        "Figures are of known items. Training on the first period took "
+        f"{seconds[0]:.0f} s, moving on {np.mean(seconds[1:]):.0f} s a period."
+    )
     by_period = Figures(title, [*columns, "seconds to move on"], rows, note)
-    shift = np.cumsum([0, *(int(part[1].max(initial=0)) + 1 for part in parts)])
-    session = np.concatenate([part[1] + at for part, at in zip(parts, shift, strict=False)])
-    known = np.concatenate([part[3] for part in parts])
-    pooled, figures = list_tables(
-        f"{title}, pooled",
-        {"model": np.concatenate([part[4] for part in parts])},
-        session,
-        {"all": np.ones(len(known), dtype=bool), "known items": known},
-        MRR_20,
-        seed,
-    )
-    figures |= {f"mean over periods, {MRR_20.hits}": float(mean[0])}
-    figures |= {f"mean over periods, {MRR_20.gain}": float(mean[1])}
-    curve = Curve(title, "period", "mean", lines)
-    return Report(
-        [by_period, *pooled], figures, curves=[curve], predictions=pa.concat_tables(tables)
-    )
+    mean = means.mean(0)
+    rows = [
+        [group, predictor, *map(float, mean[i, j])]
+        for i, group in enumerate(GROUPS)
+        for j, predictor in enumerate(predictors)
+    ]
+    over_periods = Figures(f"{title}, mean over periods", ["", "", *names], rows, NOTE)
+    shift = np.cumsum([0, *(int(period.session.max(initial=0)) + 1 for period in periods)])
+    session = np.concatenate([p.session + at for p, at in zip(periods, shift, strict=False)])
+    known = np.concatenate([period.is_known for period in periods])
+    found = {
+        name: np.concatenate([period.places[name] for period in periods]) for name in (MODEL, FLOOR)
+    }
+    masks = dict(zip(GROUPS, (np.ones(len(known), dtype=bool), known), strict=True))
+    pooled, figures = list_tables(f"{title}, pooled", found, session, masks, MRR_20, seed)
+    figures |= {
+        f"mean over periods, {group}, {predictor}, {name}": float(mean[i, j, k])
+        for i, group in enumerate(GROUPS)
+        for j, predictor in enumerate(predictors)
+        for k, name in enumerate(names)
+    }
+    lines = {
+        f"{predictor}, {name}": list(enumerate(means[:, GROUPS.index(KNOWN), j, k].tolist(), 1))
+        for j, predictor in enumerate(predictors)
+        for k, name in enumerate(names)
+    }
+    curve = Curve(f"{title}, {KNOWN}", "period", "mean", lines)
+    tables_of = [by_period, over_periods, *pooled]
+    return Report(tables_of, figures, curves=[curve], predictions=pa.concat_tables(tables))
+
+
+def _means(period: Period) -> np.ndarray:
+    """Means of both figures by group and predictor: (2, 2, 2)."""
+    masks = np.ones(len(period.item), dtype=bool), period.is_known
+    found = period.places
+    values = [MRR_20.values(found[predictor]) for predictor in (MODEL, FLOOR)]
+    return np.array([[[v[mask].mean() for v in both] for both in values] for mask in masks])

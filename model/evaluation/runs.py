@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 
-def run_to_end(
-    command: Sequence[str], end_timeout_s: float, environment: Mapping[str, str] | None = None
+async def run_to_end(
+    command: Sequence[str],
+    end_timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
 ) -> int:
-    """Run a process to its end and return its exit status; an interruption ends it first.
+    """Run a process to its end and return its exit status; a cancellation ends it first.
 
-    end_timeout_s  how long an interrupted process may take before it is killed
+    end_timeout_s  how long a cancelled process may take before it is killed
     environment    further variables
+    log            file for what it says; without one it says it where this process does
     """
-    # In a session of its own, so that Ctrl-C reaches it through this process, and once.
-    process = subprocess.Popen(
-        command, start_new_session=True, env={**os.environ, **(environment or {})}
-    )
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGTERM)
+    with ExitStack() as stack:
+        said = None if log is None else stack.enter_context(log.open("wb"))
+        # In a session of its own, so that Ctrl-C reaches it through this process, and once.
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+            stdout=said,
+            stderr=said,
+        )
         try:
-            process.wait(end_timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        raise
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                try:
+                    await asyncio.wait_for(process.wait(), end_timeout_s)
+                except asyncio.TimeoutError:
+                    process.kill()
+                    await process.wait()
 
 
 def commit_of(folder: Path, *written: str) -> tuple[str | None, bool | None]:

@@ -22,8 +22,8 @@ from model.evaluation.item_lists import LIST_ITEMS, MRR_20, list_tables, places
 from model.evaluation.protocols import Options
 from model.evaluation.report import Report
 from model.event_log import EventLog, event_log
-from model.events import Source
-from model.item_baselines import ItemFloor, Queries, tuned_floor
+from model.events import EventBatch, Source
+from model.item_baselines import ItemFloor, Mix, Queries, tuned_floor
 from model.learning import Progress
 from model.log_items import LogItems, log_items
 from model.prediction import event_cuts
@@ -39,6 +39,7 @@ HISTORY = 64
 """Items of a session that are looked through for a repeat."""
 CATEGORY = "any"
 """Items of a file of sessions have no category; a name for all of them says as much."""
+FLOOR = "Markov + kNN mix"
 FLOOR_NOTE = (
     "A floor that was measured elsewhere on diginetica, of session kNN, sequential rules and own "
     "items: P@20 .5281, MRR@20 .1907."
@@ -153,16 +154,25 @@ def named_lists(lists: np.ndarray, item_names: Sequence[str]) -> pa.Array:
 def _floor(
     log: EventLog, queries: Queries, checkpoint: Checkpoint, seed: int, progress: Progress
 ) -> dict[str, np.ndarray]:
-    """The floor's lists, its mix tuned on the last items of the latest train sessions."""
-    batch, users = log.batch(checkpoint.vocabulary)
+    """The lists of the floor."""
+    batch, _ = log.batch(checkpoint.vocabulary)
+    mix = session_mix(batch, checkpoint, seed, progress)
+    return {FLOOR: session_floor(batch, checkpoint).lists(queries, mix, LIST_ITEMS, False)}
+
+
+def session_floor(steps: EventBatch, checkpoint: Checkpoint) -> ItemFloor:
+    """The floor, counted on steps that have the checkpoint's indices."""
     vocabulary = checkpoint.vocabulary
-    sizes = (vocabulary.items, vocabulary.first_item_bucket, checkpoint.horizon_s)
-    start = np.searchsorted(batch.user, np.arange(len(users)))
-    end = np.r_[start[1:], len(batch)] - 1
-    late = int(len(users) * (1 - LATE_SHARE))
-    earlier = ItemFloor(batch.take(batch.user < late), *sizes)
-    chosen = slice(late, None)
-    asked = Queries(batch.item, start[chosen], end[chosen])
-    mix = tuned_floor(earlier, asked, batch.item[end[chosen]], progress, seed=seed, at=LIST_ITEMS)
-    lists = ItemFloor(batch, *sizes).lists(queries, mix, LIST_ITEMS, False)
-    return {"Markov + kNN mix": lists}
+    return ItemFloor(steps, vocabulary.items, vocabulary.first_item_bucket, checkpoint.horizon_s)
+
+
+def session_mix(steps: EventBatch, checkpoint: Checkpoint, seed: int, progress: Progress) -> Mix:
+    """The floor's mix, tuned on the last items of the latest sessions of the steps."""
+    sessions = int(steps.user.max()) + 1
+    start = np.searchsorted(steps.user, np.arange(sessions))
+    end = np.r_[start[1:], len(steps)] - 1
+    late = int(sessions * (1 - LATE_SHARE))
+    earlier = session_floor(steps.take(steps.user < late), checkpoint)
+    asked = Queries(steps.item, start[late:], end[late:])
+    target = steps.item[end[late:]]
+    return tuned_floor(earlier, asked, target, progress, seed=seed, at=LIST_ITEMS)

@@ -56,13 +56,14 @@ TASKS = (
 )
 
 
-def run(task: Task, quick: bool, data: Path, file: Path) -> int:
-    """Runs a task to its end, its document in ``file``; the exit status.
+async def run(task: Task, quick: bool, data: Path, file: Path) -> int:
+    """Runs a task to its end on one core, its document in ``file``; the exit status.
 
-    data  the folder of the logs. An interruption ends the process first. It takes one core: two
-          runs side by side, of different protocols, take half of the time.
+    data  the folder of the logs
+    What the task says goes into a file beside the document. A cancellation ends the process first.
     """
     words = task.words(quick)
     words[words.index("--data") + 1] = str(data / f"{task.log}.parquet")
     command = [sys.executable, "-m", "stream_app.cli", *words, "--json", str(file)]
-    return run_to_end(command, END_TIMEOUT_S, {"OMP_NUM_THREADS": "1"})
+    one_core = {"OMP_NUM_THREADS": "1"}
+    return await run_to_end(command, END_TIMEOUT_S, one_core, file.with_suffix(".log"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,4 +65,4 @@ PARTS = (
 
 def run_command(command: Sequence[str]) -> int:
     """Run a part to its end and return its exit status; an interruption ends it first."""
-    return run_to_end(command, END_TIMEOUT_S)
+    return asyncio.run(run_to_end(command, END_TIMEOUT_S))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from model.evaluation import __main__ as evaluation
 from model.evaluation.markdown import pool, table_lines, write
 from model.evaluation.registry import PROTOCOLS, named
 from model.evaluation.report import Curve, Figures, Report, from_document, to_document
+from model.evaluation.runs import run_to_end
 from model.evaluation.tasks import TASKS, Task
 from model.evaluation.wanted import POOLED, WANTED, Wanted, goals_table
 
@@ -74,13 +78,43 @@ class Runs:
         self.fails, self.interrupted_at = fails, interrupted_at
         self.names: list[str] = []
 
-    def __call__(self, task: Task, quick: bool, data: Path, file: Path) -> int:
+    async def __call__(self, task: Task, quick: bool, data: Path, file: Path) -> int:
         if task.name == self.interrupted_at:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.Event().wait()  # until it is cancelled
         self.names.append(task.name)
         if task.name != self.fails:
-            file.write_text(json.dumps(to_document(Report([]))), "utf-8")
+            document = json.dumps(to_document(Report([])))
+            await asyncio.to_thread(file.write_text, document, "utf-8")
         return int(task.name == self.fails)
+
+
+TRAPPED = """
+import signal, sys, time
+def end(*_):
+    print("ends", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("runs", flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+def test_a_cancelled_process_ends_before_its_cancellation_does(tmp_path: Path) -> None:
+    log = tmp_path / "process.log"
+
+    async def cancelled() -> None:
+        command = [sys.executable, "-c", TRAPPED]
+        task = asyncio.create_task(run_to_end(command, 60.0, log=log))
+        while not log.exists() or b"runs" not in log.read_bytes():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert log.read_text("utf-8").split() == ["runs", "ends"]
 
 
 @pytest.fixture
@@ -93,7 +127,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def evaluate(monkeypatch: pytest.MonkeyPatch, runs: Runs, *arguments: str) -> int:
     monkeypatch.setattr(evaluation, "run", runs)
-    monkeypatch.setattr("sys.argv", ["evaluation", *arguments])
+    monkeypatch.setattr("sys.argv", ["evaluation", "--jobs", "1", *arguments])
     return evaluation.main()
 
 
