@@ -52,6 +52,7 @@ Ring positions: event_hash at events mod 16, recent_* at steps mod 16, unit_* at
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 
@@ -85,6 +86,7 @@ StateBatch = np.ndarray
 """Rows as a structured array of shape (U,) with dtype ``row_dtype(H)``."""
 
 
+@cache
 def row_dtype(hidden_size: int) -> np.dtype:
     """The row's dtype for hidden size H; StateError when a row would exceed 2,048 bytes."""
     hidden = (hidden_size,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -39,17 +39,18 @@ def encode(
     events: EventBatch,
     users: list[str],
     item_id: Callable[[int], str],
-    partition: int,
+    partition: int | Sequence[int],
     topics: tuple[str, str, str],
     checkpoint: Checkpoint,
     epochs: tuple[int, int, int] = (0, 0, 0),
 ) -> EncodedOutputs:
     """The messages of a batch: a pure function, equal for equal rows and events.
 
-    users are the names behind ``events.user``, item_id the name of a step's item; topics the input
-    topics by EventType, epochs theirs.
+    users are the names behind ``events.user``, item_id the name of a step's item; partition that of
+    all users, or of each; topics the input topics by EventType, epochs theirs.
     """
-    place = Place(events, users, item_id, partition, topics, epochs)
+    partitions = [partition] * len(users) if isinstance(partition, int) else partition
+    place = Place(events, users, item_id, partitions, topics, epochs)
     return EncodedOutputs(
         drift=_drift_messages(outputs.drifts, place, checkpoint),
         drift_step=outputs.drifts.step,
@@ -85,7 +86,7 @@ def _drift_messages(drifts: Drifts, place: Place, checkpoint: Checkpoint) -> lis
             evidence=[
                 Evidence(
                     topic=place.topics[kind],
-                    partition=place.partition,
+                    partition=source.partition,
                     offset=full_offset(low, int(row["offset"][kind])),
                     timestamp=time_s * 1000,
                     category=category(index),

@@ -7,8 +7,9 @@ for each list would be a third of the worker's time. What comes out is, byte for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -50,32 +51,31 @@ _decode_items = msgspec.json.Decoder(list[RecommendedItem]).decode
 class Place:
     """Where the steps of a batch come from.
 
-    users              names behind ``events.user``
+    users, partitions  names behind ``events.user``, and where each of them stands
     item_id            name of a step's item, as the event states it
-    partition
     topics, epochs     input topics by EventType, and their epochs
     """
 
     events: EventBatch
     users: list[str]
     item_id: Callable[[int], str]
-    partition: int
+    partitions: Sequence[int]
     topics: tuple[str, str, str]
     epochs: tuple[int, int, int]
 
     def of(self, step: int) -> tuple[str, Source, int]:
         """User, source and event time of a step."""
-        events = self.events
-        source = Source(
-            self.topics[int(events.event_type[step])], self.partition, int(events.offset[step])
-        )
-        return self.users[int(events.user[step])], source, int(events.time_ms[step])
+        events, user = self.events, int(self.events.user[step])
+        topic = self.topics[int(events.event_type[step])]
+        source = Source(topic, self.partitions[user], int(events.offset[step]))
+        return self.users[user], source, int(events.time_ms[step])
 
     def output_id(self, kind: OutputKind, step: int) -> str:
         """The id of an output that follows a step."""
         event_type, offset = int(self.events.event_type[step]), int(self.events.offset[step])
-        epoch = self.epochs[event_type]
-        return output_id(kind, self.topics[event_type], self.partition, offset, epoch)
+        topic, epoch = self.topics[event_type], self.epochs[event_type]
+        partition = self.partitions[int(self.events.user[step])]
+        return output_id(kind, topic, partition, offset, epoch)
 
 
 def recommendation_messages(
@@ -92,13 +92,6 @@ def recommendation_messages(
         lambda number: place.item_id(int(step[number])),
     )
     interests = _interest_pieces(outputs.recommendations.interests, pieces)
-    heads = [
-        (
-            _encode(output_id("recommendation", topic, place.partition, 0, epoch))[:-2],
-            b',"source":{"topic":%b,"partition":%d,"offset":' % (_encode(topic), place.partition),
-        )
-        for topic, epoch in zip(place.topics, place.epochs, strict=True)
-    ]
     tail = b',"model_version":%b}' % _encode(checkpoint.version)
     messages = []
     for user, kind, offset, time_ms, trigger, listed, liked, diversity in zip(
@@ -113,7 +106,7 @@ def recommendation_messages(
         strict=True,
     ):
         name = place.users[user]
-        identity, source = heads[kind]
+        identity, source = _head(place.topics[kind], place.partitions[user], place.epochs[kind])
         value = b"".join(
             [
                 b'{"id":',
@@ -136,6 +129,15 @@ def recommendation_messages(
         )
         messages.append((name.encode(), value))
     return messages
+
+
+@lru_cache(maxsize=4096)
+def _head(topic: str, partition: int, epoch: int) -> tuple[bytes, bytes]:
+    """What stands before the offset in the id of a recommendation, and in its source."""
+    return (
+        _encode(output_id("recommendation", topic, partition, 0, epoch))[:-2],
+        b',"source":{"topic":%b,"partition":%d,"offset":' % (_encode(topic), partition),
+    )
 
 
 def recommended_items(

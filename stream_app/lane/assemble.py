@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import cast
 
 import numpy as np
@@ -26,18 +26,20 @@ _UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Assembled:
-    """E events as N steps of U users.
+    """E events of P batches as N steps of U users.
 
-    steps   the steps; `steps.user` counts into `users`
-    users   user ids in the order of their first event
-    event   (N,) int64 the event that each step belongs to
-    events  (E,)
+    steps       the steps; `steps.user` counts into `users`
+    users       user ids, those of a batch in the order of their first event
+    event       (N,) int64 the event that each step belongs to
+    events      (E,)
+    first_user  (P + 1,) where the users of each batch begin, and how many there are
     """
 
     steps: EventBatch
     users: list[str]
     event: Ints
     events: Sequence[Event]
+    first_user: list[int]
 
     def item_id(self, step: int) -> str:
         """The item of a step as its event names it; empty for a search."""
@@ -48,7 +50,11 @@ class Assembled:
 
 
 def assemble(
-    events: Sequence[Event], event_type: Ints, offset: Ints, vocabulary: Vocabulary
+    events: Sequence[Event],
+    event_type: Ints,
+    offset: Ints,
+    vocabulary: Vocabulary,
+    first_event: Sequence[int] = (0,),
 ) -> Assembled:
     """Arrays of the events, in the given order.
 
@@ -57,10 +63,18 @@ def assemble(
         event_type: (E,) the `EventType` of each event.
         offset: (E,) its offset in its topic.
         vocabulary: gives items, categories and query tokens their indices.
+        first_event: (P,) where each of several batches begins; a user of two batches is two users.
     """
-    numbers: dict[str, int] = {}
-    number = numbers.setdefault
-    user = np.array([number(event.user_id, len(numbers)) for event in events], dtype=np.int64)
+    user_of: list[int] = []
+    users: list[str] = []
+    first_user = [0]
+    for start, stop in pairwise([*first_event, len(events)]):
+        numbers: dict[str, int] = {}
+        number, before = numbers.setdefault, len(users)
+        user_of += [number(event.user_id, before + len(numbers)) for event in events[start:stop]]
+        users += numbers
+        first_user.append(len(users))
+    user = np.array(user_of, dtype=np.int64)
     time_ms = np.array([event.timestamp_ms for event in events], dtype=np.int64)
     hashes = event_hash([event.event_id for event in events])
 
@@ -113,7 +127,7 @@ def assemble(
         line=line,
         last_line=line == lines[event] - 1,
     )
-    return Assembled(steps, list(numbers), event, events)
+    return Assembled(steps, users, event, events, first_user)
 
 
 def _at(events: Sequence[Event], index: Ints) -> Sequence[Event]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
 from model.checkpoint import Checkpoint
 from model.errors import StateError
-from model.events import Source
+from model.events import Source, taken
 from model.kept_prediction import Scored
-from model.state import StateBatch
-from model.together import transition_together
-from model.transition import Outputs, Trigger
+from model.state import StateBatch, unpack
+from model.transition import Outputs, Trigger, transition
 from stream_app.dead_letters import DeadLetter, dead_letter
 from stream_app.errors import StoreError
 from stream_app.lane.assemble import Assembled, assemble
@@ -23,7 +24,7 @@ from stream_app.lane.commit import Results
 from stream_app.lane.merge import TOPICS, Triple
 from stream_app.lane.partition import Batch, Refused
 from stream_app.lane.scoring import Scorable, scorable
-from stream_app.lane.stored_rows import Begun, Markers, begin, end
+from stream_app.lane.stored_rows import Begun, Markers, begin_with, end
 from stream_app.lane.table import Rows
 from stream_app.lane.takeover import other_partitions
 from stream_app.metrics import EVENT_TYPES, Metrics
@@ -94,54 +95,61 @@ class Todo:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """A batch with the rows of its users."""
+class _Turn:
+    """P batches of one source, with the rows of their users.
 
-    todo: Todo
+    keys   (U,) of the users
+    begun  their rows
+    users  (P,) which of them each batch has
+    steps  (P,) which steps
+    """
+
+    todos: Sequence[Todo]
     assembled: Assembled
     keys: list[bytes]
     begun: Begun
-    source: Source
+    users: list[slice]
+    steps: list[slice]
 
 
-def compute(
+async def compute(
     todos: Sequence[Todo],
     topics: tuple[str, str, str],
     rows: Rows,
     checkpoint: Checkpoint,
-    metrics: Metrics,
+    stage: Callable[[str], AbstractContextManager[None]],
     dead_letter_max_bytes: int,
 ) -> list[Computed]:
     """Read the rows of the batches' users, move them, and encode what goes out, in the same order.
 
-    The batches are of different partitions: each gets what it would have got alone.
+    The batches are of different partitions: each gets what it would have got alone, and what a
+    stage costs by itself is paid once. Between the stages, which `stage` times, the event loop goes
+    on.
 
     Raises:
         StoreError: a stored row does not fit the topics, or is damaged.
     """
-    if not any(todo.batch.events for todo in todos):
-        return [_without_events(todo, dead_letter_max_bytes) for todo in todos]
-    with metrics.time_stage("read"), damage_told():
-        read = {
-            at: _read(todo, topics, rows, checkpoint)
-            for at, todo in enumerate(todos)
-            if todo.batch.events
-        }
-    moved: dict[int, tuple[StateBatch, Outputs]] = {}
-    with metrics.time_stage("transition"), damage_told():
-        # Sources differ while a journal of other topics is followed.
-        for source in dict.fromkeys(one.source for one in read.values()):
-            same = [at for at, one in read.items() if one.source == source]
-            batches = [(read[at].begun.states, read[at].assembled.steps) for at in same]
-            found = transition_together(batches, source, checkpoint)
-            moved.update(zip(same, found, strict=True))
-    with metrics.time_stage("encode"):
-        return [
-            _encoded(read[at], *moved[at], topics, checkpoint, dead_letter_max_bytes)
-            if at in read
-            else _without_events(todo, dead_letter_max_bytes)
-            for at, todo in enumerate(todos)
-        ]
+    found: dict[int, Computed] = {}
+    sources: dict[Source, list[int]] = {}  # several while a journal of other topics is followed
+    for at, todo in enumerate(todos):
+        if todo.batch.events:
+            entry = todo.batch.entry
+            sources.setdefault(Source(entry.epochs, entry.partitions), []).append(at)
+        else:
+            found[at] = _without_events(todo, dead_letter_max_bytes)
+    for source, places in sources.items():
+        with stage("read"), damage_told():
+            turn = _read([todos[at] for at in places], source, topics, rows, checkpoint)
+        await asyncio.sleep(0)
+        with stage("transition"), damage_told():
+            moved, outputs = transition(turn.begun.states, turn.assembled.steps, source, checkpoint)
+        await asyncio.sleep(0)
+        with stage("encode"):
+            computed = _encoded(
+                turn, moved, outputs, source, topics, checkpoint, dead_letter_max_bytes
+            )
+        found.update(zip(places, computed, strict=True))
+    return [found[at] for at in range(len(todos))]
 
 
 def _without_events(todo: Todo, dead_letter_max_bytes: int) -> Computed:
@@ -150,56 +158,108 @@ def _without_events(todo: Todo, dead_letter_max_bytes: int) -> Computed:
     return Computed(results, todo.batch, np.zeros(0, dtype=bool), Counter())
 
 
-def _read(todo: Todo, topics: tuple[str, str, str], rows: Rows, checkpoint: Checkpoint) -> _Read:
-    batch, entry = todo.batch, todo.batch.entry
-    assembled = assemble(batch.events, batch.event_type, batch.offset, checkpoint.vocabulary)
+def _read(
+    todos: Sequence[Todo],
+    source: Source,
+    topics: tuple[str, str, str],
+    rows: Rows,
+    checkpoint: Checkpoint,
+) -> _Turn:
+    batches = [todo.batch for todo in todos]
+    first_event = list(accumulate((len(batch.events) for batch in batches), initial=0))
+    assembled = assemble(
+        list(chain.from_iterable(batch.events for batch in batches)),
+        np.concatenate([batch.event_type for batch in batches]),
+        np.concatenate([batch.offset for batch in batches]),
+        checkpoint.vocabulary,
+        first_event[:-1],
+    )
+    users = [slice(*pair) for pair in pairwise(assembled.first_user)]
+    first_step = np.searchsorted(assembled.event, first_event).tolist()
     keys = [user.encode() for user in assembled.users]
-    stored = rows.read(todo.partition, keys)
-    begun = begin(assembled.users, stored, todo.markers, entry.swept_ms, checkpoint.hidden)
-    source = Source(entry.epochs, entry.partitions)
-    check_rows(begun.states, source, todo.ends, topics, todo.partition)
-    return _Read(todo, assembled, keys, begun, source)
+    stored: list[bytes | None] = []
+    for todo, own in zip(todos, users, strict=True):
+        stored += rows.read(todo.partition, keys[own])
+    states = unpack(stored, checkpoint.hidden)
+    erased = [
+        begin_with(
+            states[own],
+            assembled.users[own],
+            todo.markers,
+            todo.batch.entry.swept_ms,
+            checkpoint.hidden,
+        ).erased
+        for todo, own in zip(todos, users, strict=True)
+    ]
+    for todo, own in zip(todos, users, strict=True):
+        check_rows(states[own], source, todo.ends, topics, todo.partition)
+    return _Turn(
+        todos,
+        assembled,
+        keys,
+        Begun(states, np.concatenate(erased)),
+        users,
+        [slice(*pair) for pair in pairwise(first_step)],
+    )
 
 
 def _encoded(
-    read: _Read,
+    turn: _Turn,
     moved: StateBatch,
     outputs: Outputs,
+    source: Source,
     topics: tuple[str, str, str],
     checkpoint: Checkpoint,
     dead_letter_max_bytes: int,
-) -> Computed:
-    assembled, batch = read.assembled, read.todo.batch
-    kept, stored = end(read.begun, read.keys, moved)
+) -> list[Computed]:
+    """What each batch gives, (P,)."""
+    assembled = turn.assembled
     encoded = encode(
         outputs,
         assembled.steps,
         assembled.users,
         assembled.item_id,
-        read.todo.partition,
+        [
+            todo.partition
+            for todo, own in zip(turn.todos, turn.users, strict=True)
+            for _ in range(own.start, own.stop)
+        ],
         topics,
         checkpoint,
-        batch.entry.epochs,
+        source.epochs,
     )
-    results = Results(
-        drift=encoded.drift,
-        recommendations=encoded.recommendations,
-        dead_letters=_dead_letters(batch, dead_letter_max_bytes),
-        keys=kept,
-        rows=stored,
-        ends=batch.entry.end,
-    )
-    tested = int(np.count_nonzero(outputs.tested))
-    return Computed(
-        results,
-        batch,
-        _duplicates(assembled, outputs),
-        _triggers(outputs),
-        tested,
-        scorable(outputs, assembled.steps, read.keys),
-        outputs.scored,
-        [read.keys[user] for user in assembled.steps.user[outputs.scored.step].tolist()],
-    )
+    sample = scorable(outputs, assembled.steps, turn.keys)
+    scored_keys = [turn.keys[user] for user in assembled.steps.user[outputs.scored.step].tolist()]
+    is_event = assembled.steps.line == 0
+    found = []
+    for todo, users, steps in zip(turn.todos, turn.users, turn.steps, strict=True):
+        drift, lists, scored = (
+            slice(*np.searchsorted(at, [steps.start, steps.stop]).tolist())
+            for at in (encoded.drift_step, encoded.recommendation_step, outputs.scored.step)
+        )
+        due = taken(outputs.scored, scored)
+        begun = Begun(turn.begun.states[users], turn.begun.erased[users])
+        keys, stored = end(begun, turn.keys[users], moved[users])
+        found.append(
+            Computed(
+                Results(
+                    drift=encoded.drift[drift],
+                    recommendations=encoded.recommendations[lists],
+                    dead_letters=_dead_letters(todo.batch, dead_letter_max_bytes),
+                    keys=keys,
+                    rows=stored,
+                    ends=todo.batch.entry.end,
+                ),
+                todo.batch,
+                outputs.duplicate[steps][is_event[steps]],
+                Counter(TRIGGERS[Trigger(number)] for number in outputs.trigger[lists].tolist()),
+                int(np.count_nonzero(outputs.tested[steps])),
+                sample.between(users, steps),
+                replace(due, step=due.step - steps.start),
+                scored_keys[scored],
+            )
+        )
+    return found
 
 
 def check_rows(
@@ -251,11 +311,3 @@ def _dead_letter(refused: Refused, max_bytes: int) -> DeadLetter:
         max_bytes,
         record.headers,
     )
-
-
-def _duplicates(assembled: Assembled, outputs: Outputs) -> np.ndarray:
-    return np.asarray(outputs.duplicate[assembled.steps.line == 0])
-
-
-def _triggers(outputs: Outputs) -> Counter[str]:
-    return Counter(TRIGGERS[Trigger(number)] for number in outputs.trigger.tolist())

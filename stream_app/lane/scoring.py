@@ -33,15 +33,17 @@ LIST_ITEMS = 10
 
 @dataclass(frozen=True)
 class Scorable:
-    """What a batch brings of the users of the sample, in the order of its steps.
+    """What batches bring of the users of the sample, in the order of their steps.
 
     users                       (S,) their keys
-    user, step, item            (E,) of each applied event: place in ``users``, step, first item
+    place                       (S,) which users of the batches they are
+    user, step, item            (E,) of each applied event: number in ``users``, step, first item
     list_user, list_step        (L,) of each list
     lists                       (L, 10) its items, 0 where there is none
     """
 
     users: list[bytes]
+    place: np.ndarray
     user: np.ndarray
     step: np.ndarray
     item: np.ndarray
@@ -49,9 +51,25 @@ class Scorable:
     list_step: np.ndarray
     lists: np.ndarray
 
+    def between(self, users: slice, steps: slice) -> Scorable:
+        """That of one of the batches, which has these users and steps."""
+        first, stop = np.searchsorted(self.place, [users.start, users.stop]).tolist()
+        events = slice(*np.searchsorted(self.step, [steps.start, steps.stop]).tolist())
+        lists = slice(*np.searchsorted(self.list_step, [steps.start, steps.stop]).tolist())
+        return Scorable(
+            self.users[first:stop],
+            self.place[first:stop] - users.start,
+            self.user[events] - first,
+            self.step[events] - steps.start,
+            self.item[events],
+            self.list_user[lists] - first,
+            self.list_step[lists] - steps.start,
+            self.lists[lists],
+        )
+
 
 def scorable(outputs: Outputs, steps: EventBatch, keys: Sequence[bytes]) -> Scorable:
-    """Takes the sample out of a batch; ``keys`` are those of ``steps.user``."""
+    """Takes the sample out of batches; ``keys`` are those of ``steps.user``."""
     chosen = [at for at, number in enumerate(map(crc32, keys)) if number % USER_SAMPLE == 0]
     place = np.full(len(keys), -1)
     place[chosen] = np.arange(len(chosen))
@@ -65,6 +83,7 @@ def scorable(outputs: Outputs, steps: EventBatch, keys: Sequence[bytes]) -> Scor
     found[:, : items.shape[1]] = items
     return Scorable(
         [keys[at] for at in chosen],
+        np.array(chosen, dtype=np.int64),
         of_step[step],
         step,
         steps.item[step],

@@ -128,7 +128,17 @@ def begin(
     Raises:
         StateError: a stored value is no row of ours.
     """
-    states = unpack(list(values), hidden)
+    return begin_with(unpack(list(values), hidden), users, markers, swept_ms, hidden)
+
+
+def begin_with(
+    states: StateBatch,
+    users: Sequence[str],
+    markers: Mapping[bytes, Marker],
+    swept_ms: int,
+    hidden: int,
+) -> Begun:
+    """The same from rows that are unpacked, which change in place."""
     begin_anew(states, swept_ms, hidden)
     erased = np.zeros(len(states), dtype=bool)
     if markers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from stream_app.lane.compute import Computed, Todo
@@ -31,10 +31,13 @@ class Turns:
 
     Args:
         compute: batches of different partitions to what they give.
-        limit: events of a turn, unless one batch has more: the event loop stands still for it.
+        limit: events of a turn, unless one batch has more: the event loop stands still for each
+            stage of it.
     """
 
-    def __init__(self, compute: Callable[[Sequence[Todo]], list[Computed]], limit: int) -> None:
+    def __init__(
+        self, compute: Callable[[Sequence[Todo]], Awaitable[list[Computed]]], limit: int
+    ) -> None:
         self._compute = compute
         self._limit = limit
         self._waiting: deque[_Waiting] = deque()
@@ -62,13 +65,15 @@ class Turns:
             if not turn:
                 continue
             try:
-                found = self._compute([waiting.todo for waiting in turn])
+                found = await self._compute([waiting.todo for waiting in turn])
             except Exception as error:
                 for waiting in turn:
-                    waiting.result.set_exception(error)
+                    if not waiting.result.done():  # its task was cancelled meanwhile
+                        waiting.result.set_exception(error)
             else:
                 for waiting, computed in zip(turn, found, strict=True):
-                    waiting.result.set_result(computed)
+                    if not waiting.result.done():
+                        waiting.result.set_result(computed)
 
     def _next_turn(self) -> list[_Waiting]:
         turn: list[_Waiting] = []

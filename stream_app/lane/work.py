@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -201,19 +201,26 @@ class Work:
             self._scoring.count_predictions(scored.take(new))
         walk.note(max(computed.batch.entry.after))
 
-    def _compute(self, todos: Sequence[Todo]) -> list[Computed]:
+    async def _compute(self, todos: Sequence[Todo]) -> list[Computed]:
         self._flight.depart()
-        began = time.monotonic()
-        computed = compute(
+        return await compute(
             todos,
             self._topics,
             self._rows,
             self._checkpoint,
-            self._metrics,
+            self._stage,
             self._settings.dead_letter_max_bytes,
         )
-        self._busy_s += time.monotonic() - began
-        return computed
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Times a stage, in which nothing else is done."""
+        began = time.monotonic()
+        try:
+            with self._metrics.time_stage(name):
+                yield
+        finally:
+            self._busy_s += time.monotonic() - began
 
     async def _erase(self, partition: Partition, erasure: Erasure) -> None:
         """Erase a user: journal, tombstones, marker, receipt, and then the request's offset."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from datetime import datetime, timezone
@@ -310,7 +311,7 @@ def test_rows_are_those_of_the_plain_events() -> None:
         todo: Any = Todo(batch, 0, (30, 30, 30), {})  # type: ignore[arg-type]
         topics = ("clicks", "searches", "purchases")
         metrics = Metrics(CollectorRegistry())
-        [made] = compute([todo], topics, store, CHECKPOINT, metrics, 1000)
+        [made] = asyncio.run(compute([todo], topics, store, CHECKPOINT, metrics.time_stage, 1000))
         results = made.results
         rows = dict(zip(results.keys, results.rows, strict=True))
         assert not results.dead_letters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import msgspec
@@ -62,7 +63,9 @@ def live_rows(log: EventLog, checkpoint: Checkpoint) -> tuple[dict[bytes, bytes]
         assert isinstance(batch, Batch)
         assert not batch.refused
         todo = Todo(batch, 0, (a, b, c), {})
-        [made] = compute([todo], TOPICS, store, checkpoint, metrics, 900_000)
+        [made] = asyncio.run(
+            compute([todo], TOPICS, store, checkpoint, metrics.time_stage, 900_000)
+        )
         store.write(0, made.results.keys, made.results.rows, 0)
         repeats += int(made.duplicate.sum())
     users = list(store.rows)

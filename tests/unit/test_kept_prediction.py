@@ -13,7 +13,6 @@ from model.events import EventBatch, Source
 from model.interests import category_probabilities
 from model.kept_prediction import SAMPLE, due_rows
 from model.state import KEPT, MAX_PROBABILITY, StateBatch, new_rows, pack, unpack
-from model.together import transition_together
 from model.transition import Outputs, moved_rows, transition
 from tests.checkpoints import tiny_checkpoint
 from tests.event_batches import START_MS, clicks, random_log, run
@@ -107,15 +106,6 @@ def test_rows_made_without_outputs_keep_the_same(checkpoint: Checkpoint) -> None
     assert alone.tobytes() == rows.tobytes()
     assert len(out.scored)
     assert (rows["window_category"] > 0).any()
-
-
-def test_partitions_computed_together_score_their_own(checkpoint: Checkpoint) -> None:
-    logs = [random_log(seed, 700, USERS, checkpoint) for seed in (5, 6)]
-    batches = [(new_rows(USERS, 64), log) for log in logs]
-    together = transition_together(batches, Source(), checkpoint)
-    for (_, found), (rows, log) in zip(together, batches, strict=True):
-        _, alone = transition(rows, log, Source(), checkpoint)
-        assert said([(0, found)]) == said([(0, alone)]) != []
 
 
 def with_ids(log: EventBatch, ids: list[int]) -> EventBatch:

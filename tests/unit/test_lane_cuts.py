@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +18,10 @@ from prometheus_client import CollectorRegistry
 from model.checkpoint import Checkpoint
 from model.events import EventType
 from model.state import unpack
+from stream_app.lane import scoring
 from stream_app.lane.compute import Computed, Todo, compute
 from stream_app.lane.partition import Batch
+from stream_app.lane.table import Rows
 from stream_app.metrics import Metrics
 from tests.checkpoints import tiny_checkpoint
 from tests.unit.lane_records import TOPICS, FakeRecord, MemoryRows, add, broken, partition, record
@@ -50,6 +55,13 @@ def make_log(seed: int) -> list[list[FakeRecord]]:
     return log
 
 
+def compute_now(
+    todos: Sequence[Todo], rows: Rows, checkpoint: Checkpoint, metrics: Metrics
+) -> list[Computed]:
+    """A turn, with no other task beside it."""
+    return asyncio.run(compute(todos, TOPICS, rows, checkpoint, metrics.time_stage, 900_000))
+
+
 class Run:
     """What a run of the lane has left: rows, outputs by id, dead letters."""
 
@@ -63,7 +75,7 @@ class Run:
 
     def apply(self, batch: Batch, ends: tuple[int, int, int]) -> Computed:
         todo = Todo(batch, 0, ends, {})
-        [computed] = compute([todo], TOPICS, self.store, self._checkpoint, self._metrics, 900_000)
+        [computed] = compute_now([todo], self.store, self._checkpoint, self._metrics)
         results = computed.results
         for _, value in [*results.drift, *results.recommendations]:
             self.outputs[json.loads(value)["id"]] = value
@@ -161,8 +173,12 @@ class Stores:
         self.of[partition].write(partition, keys, rows, changelog_offset)
 
 
-def test_batches_computed_together_give_what_each_gives_alone(checkpoint: Checkpoint) -> None:
+def test_batches_computed_together_give_what_each_gives_alone(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One partition has other epochs, and one batch no event at all."""
+    monkeypatch.setattr(scoring, "USER_SAMPLE", 2)
+    checkpoint = replace(checkpoint, horizon_s=50)
     partitions = 4
     lanes = [partition() for _ in range(partitions)]
     for number, lane in enumerate(lanes):
@@ -184,10 +200,10 @@ def test_batches_computed_together_give_what_each_gives_alone(checkpoint: Checkp
             batch = lane.next_batch(0.0, 0.0, limit)
             if isinstance(batch, Batch):
                 todos.append(Todo(batch, number, lane.ends, {}))
-        found = compute(todos, TOPICS, together, checkpoint, metrics, 900_000)
+        found = compute_now(todos, together, checkpoint, metrics)
         assert [one.batch for one in found] == [todo.batch for todo in todos]
         for todo, one in zip(todos, found, strict=True):
-            [by_itself] = compute([todo], TOPICS, alone, checkpoint, metrics, 900_000)
+            [by_itself] = compute_now([todo], alone, checkpoint, metrics)
             left, right = one.results, by_itself.results
             assert left.keys == right.keys
             assert left.dead_letters == right.dead_letters
@@ -196,6 +212,15 @@ def test_batches_computed_together_give_what_each_gives_alone(checkpoint: Checkp
             assert ids(left.recommendations) == ids(right.recommendations)
             assert np.array_equal(one.duplicate, by_itself.duplicate)
             assert one.triggers == by_itself.triggers
+            assert one.tested_steps == by_itself.tested_steps
+            assert one.scored_users == by_itself.scored_users
+            for ours, theirs in (
+                (one.scorable, by_itself.scorable),
+                (one.scored, by_itself.scored),
+            ):
+                assert_arrays_equal(ours, theirs)
+            seen["scorable"] += 0 if one.scorable is None else len(one.scorable.item)
+            seen["scored"] += 0 if one.scored is None else len(one.scored)
             together.write(todo.partition, left.keys, left.rows, 0)
             alone.write(todo.partition, right.keys, right.rows, 0)
             seen["drift"] += len(left.drift)
@@ -204,7 +229,17 @@ def test_batches_computed_together_give_what_each_gives_alone(checkpoint: Checkp
             seen["letters"] += len(left.dead_letters)
     for one_store, other in zip(together.of, alone.of, strict=True):
         assert_equal(one_store, other, checkpoint)
-    assert min(seen[name] for name in ("recommendations", "duplicates", "letters")) > 0
+    counted = ("recommendations", "duplicates", "letters", "scorable", "scored")
+    assert min(seen[name] for name in counted) > 0
+
+
+def assert_arrays_equal(one: Any, other: Any) -> None:
+    """Two dataclasses of arrays, or of lists, or None."""
+    assert type(one) is type(other)
+    for field in fields(one) if one is not None else ():
+        np.testing.assert_array_equal(
+            getattr(one, field.name), getattr(other, field.name), err_msg=field.name
+        )
 
 
 def ids(messages: Sequence[tuple[bytes, bytes | None]]) -> list[tuple[bytes, str, str]]:

@@ -22,7 +22,7 @@ class Model:
         self.turns: list[list[int]] = []
         self._error = error
 
-    def __call__(self, todos: Sequence[Todo]) -> list[Computed]:
+    async def __call__(self, todos: Sequence[Todo]) -> list[Computed]:
         self.turns.append([todo.partition for todo in todos])
         if self._error is not None:
             raise self._error

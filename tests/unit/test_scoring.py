@@ -69,6 +69,7 @@ def batch(
     padded = [items + [0] * (LIST_ITEMS - len(items)) for _, _, items in lists]
     return Scorable(
         users,
+        np.arange(len(users)),
         user,
         step,
         item,
