@@ -83,6 +83,29 @@ async def test_a_batch_that_is_abandoned_while_it_waits_is_left_out() -> None:
     assert model.turns == [[1]]
 
 
+@pytest.mark.parametrize("error", [None, StoreError("damaged")])
+async def test_a_batch_that_is_abandoned_while_it_is_computed_harms_no_other(
+    error: StoreError | None,
+) -> None:
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    model, fence = Model(error), Fence(1)
+
+    async def between_two_stages(todos: Sequence[Todo]) -> list[Computed]:
+        begun.set()
+        await goes_on.wait()
+        return await model(todos)
+
+    turns = Turns(between_two_stages, 100)
+    waiting = [asyncio.ensure_future(turns.compute(todo(n), fence)) for n in range(2)]
+    await begun.wait()
+    waiting[0].cancel()
+    later = asyncio.ensure_future(turns.compute(todo(7), fence))
+    goes_on.set()
+    found: list[Any] = await asyncio.gather(waiting[1], later, return_exceptions=True)
+    assert found == (["of 1", "of 7"] if error is None else [error, error])
+    assert model.turns == [[0, 1], [7]]
+
+
 async def test_an_error_reaches_every_batch_of_the_turn_and_the_next_turn_goes_on() -> None:
     model, fence = Model(StoreError("damaged")), Fence(1)
     turns = Turns(model, 100)
