@@ -98,16 +98,18 @@ class Todo:
 class _Turn:
     """P batches of one source, with the rows of their users.
 
-    keys   (U,) of the users
-    begun  their rows
-    users  (P,) which of them each batch has
-    steps  (P,) which steps
+    keys    (U,) of the users
+    states  (U,) their rows
+    begun   (P,) the rows by batch
+    users   (P,) which users each batch has
+    steps   (P,) which steps
     """
 
     todos: Sequence[Todo]
     assembled: Assembled
     keys: list[bytes]
-    begun: Begun
+    states: StateBatch
+    begun: list[Begun]
     users: list[slice]
     steps: list[slice]
 
@@ -142,7 +144,7 @@ async def compute(
             turn = _read([todos[at] for at in places], source, topics, rows, checkpoint)
         await asyncio.sleep(0)
         with stage("transition"), damage_told():
-            moved, outputs = transition(turn.begun.states, turn.assembled.steps, source, checkpoint)
+            moved, outputs = transition(turn.states, turn.assembled.steps, source, checkpoint)
         await asyncio.sleep(0)
         with stage("encode"):
             computed = _encoded(
@@ -181,26 +183,13 @@ def _read(
     for todo, own in zip(todos, users, strict=True):
         stored += rows.read(todo.partition, keys[own])
     states = unpack(stored, checkpoint.hidden)
-    erased = [
-        begin_with(
-            states[own],
-            assembled.users[own],
-            todo.markers,
-            todo.batch.entry.swept_ms,
-            checkpoint.hidden,
-        ).erased
-        for todo, own in zip(todos, users, strict=True)
-    ]
+    begun = []
     for todo, own in zip(todos, users, strict=True):
+        names, swept_ms = assembled.users[own], todo.batch.entry.swept_ms
+        begun.append(begin_with(states[own], names, todo.markers, swept_ms, checkpoint.hidden))
         check_rows(states[own], source, todo.ends, topics, todo.partition)
-    return _Turn(
-        todos,
-        assembled,
-        keys,
-        Begun(states, np.concatenate(erased)),
-        users,
-        [slice(*pair) for pair in pairwise(first_step)],
-    )
+    steps = [slice(*pair) for pair in pairwise(first_step)]
+    return _Turn(todos, assembled, keys, states, begun, users, steps)
 
 
 def _encoded(
@@ -232,13 +221,14 @@ def _encoded(
     scored_keys = [turn.keys[user] for user in assembled.steps.user[outputs.scored.step].tolist()]
     is_event = assembled.steps.line == 0
     found = []
-    for todo, users, steps in zip(turn.todos, turn.users, turn.steps, strict=True):
+    for todo, begun, users, steps in zip(
+        turn.todos, turn.begun, turn.users, turn.steps, strict=True
+    ):
         drift, lists, scored = (
             slice(*np.searchsorted(at, [steps.start, steps.stop]).tolist())
             for at in (encoded.drift_step, encoded.recommendation_step, outputs.scored.step)
         )
         due = taken(outputs.scored, scored)
-        begun = Begun(turn.begun.states[users], turn.begun.erased[users])
         keys, stored = end(begun, turn.keys[users], moved[users])
         found.append(
             Computed(
