@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from model.events import EventBatch
+from model.events import SESSION_GAP_S, EventBatch
 from model.metrics import labels, ndcg_by_user
+from model.windows import UserSteps
 
 DAY_S = 86400
 POPULARITY_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 TUNING_USERS = 3000
 """Settings are compared on so many users, drawn once."""
-SESSION_GAP_S = 1800
 NEIGHBOUR_USERS = 2000
 
 
@@ -50,11 +50,18 @@ class History:
         wanted = predicted(self.steps, self.event_type)
         return labels(wanted, self.users, self.categories, cutoff_s, horizon_s)
 
-    def counts(self, half_life_s: float = np.inf) -> np.ndarray:
-        """Counts of each user's categories, decayed up to the cut-off, (U, C); column 0 is 0."""
+    def counts(self, half_life_s: float = np.inf, repeat_weight: float = 1.0) -> np.ndarray:
+        """Counts of each user's categories, decayed up to the cut-off, (U, C); column 0 is 0.
+
+        repeat_weight  of a step whose category the user's session has had before
+        """
         age_s = self.cutoff_s - self.steps.time_ms / 1000
         key = self.steps.user * self.categories + self.steps.category
         weight = np.exp2(-age_s / half_life_s)
+        if repeat_weight != 1.0:
+            order = np.argsort(self.steps.user, kind="stable")
+            comes_again = UserSteps(self.steps.take(order)).comes_again
+            weight[order[comes_again]] *= repeat_weight
         counts = np.bincount(key, weight, minlength=self.users * self.categories)
         counts = counts.reshape(self.users, self.categories)
         counts[:, 0] = 0
@@ -139,6 +146,15 @@ def predicted(steps: EventBatch, event_type: int | None) -> EventBatch:
 def decayed(history: History, half_life_s: float) -> np.ndarray:
     """Counts that fade."""
     return history.counts(half_life_s)
+
+
+def session_counts(history: History, setting: tuple[float, float]) -> np.ndarray:
+    """Counts that fade, of sessions rather than of steps.
+
+    setting  (half-life in seconds, weight of a session's later steps with the same category)
+    """
+    half_life_s, repeat_weight = setting
+    return history.counts(half_life_s, repeat_weight)
 
 
 def gated_counts(history: History, setting: tuple[float, float]) -> np.ndarray:
@@ -261,8 +277,10 @@ def window_baselines(horizon_s: int) -> list[Baseline]:
     """The baselines whose settings are tuned, for windows of a length."""
     lives = half_lives(horizon_s)
     own = (0.0, 0.01, 0.1, 1.0)
+    of_sessions = [(life, repeat_weight) for life in lives for repeat_weight in (0.1, 0.3)]
     return [
         Baseline("decayed counts", decayed, lives),
+        Baseline("session counts", session_counts, of_sessions),
         Baseline("gated counts", gated_counts, [(life, n) for life in lives for n in (1.0, 10.0)]),
         Baseline("item to item", item_to_item, [(life, w) for life in lives[4::2] for w in own]),
         Baseline("Markov", markov, [(factor, w) for factor in (0.5, 0.9) for w in own]),

@@ -14,7 +14,7 @@ import numpy as np
 
 from model import drift
 from model.checkpoint import Checkpoint, DriftSettings
-from model.events import EventBatch
+from model.events import SESSION_GAP_S, EventBatch
 from model.interests import Fields
 from model.learning import Progress
 from model.state import StateBatch, new_rows
@@ -153,7 +153,7 @@ def shuffle_sessions(steps: EventBatch, seed: int) -> EventBatch:
     user, time_ms = steps.user[order], steps.time_ms[order]
     new_user = np.r_[True, user[1:] != user[:-1]]
     gap = np.r_[0, np.maximum(np.diff(time_ms), 0)]
-    starts = np.flatnonzero(new_user | (gap > drift.SESSION_GAP_S * 1000))
+    starts = np.flatnonzero(new_user | (gap > SESSION_GAP_S * 1000))
     ends = np.r_[starts[1:], len(order)]
     session_user = user[starts]
     shuffled = np.lexsort((rng.random(len(starts)), session_user))

@@ -47,7 +47,7 @@ MAX_SETTING = 1e12
 """Of a setting or statistic."""
 MIN_TEMPERATURE = 1e-3
 MAX_BINS = 64
-OPTIONAL = ("reliability", "category_rate", "level")
+OPTIONAL = ("reliability", "category_rate", "level", "repeat_weight")
 """Statistics that a checkpoint may lack."""
 
 
@@ -113,6 +113,8 @@ class Statistics:
     category_item       (C, T) int64   most popular items of a category, 0 = none
     trending_item       (T,) int64     most popular items of the log's last days
     half_life_s         (R,) float64   half-lives of the decayed counts
+    repeat_weight       (1,) float64   what a step adds to them whose category the session has had
+                                       before, above 0 and at most 1; the first step adds 1
     temperature         (6,) float32   divides category logits, by event-count bucket
                                        (0-2, 3-5, 6-10, 11-30, 31-100, above 100 events)
     level               (1,) float32   added to category logits, behind the temperature
@@ -137,6 +139,7 @@ class Statistics:
     half_life_s: np.ndarray
     temperature: np.ndarray
     category_rate: np.ndarray | None = None
+    repeat_weight: np.ndarray = field(default_factory=lambda: np.ones(1))
     reliability: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     level: np.ndarray = field(default_factory=lambda: np.zeros(1, np.float32))
 
@@ -300,12 +303,13 @@ def _digest(checkpoint: Checkpoint) -> str:
 
 
 def _row_digest(checkpoint: Checkpoint) -> str:
-    """Hash of what a row's content means: encoder and cell, vocabulary, half-lives.
+    """Hash of what a row's content means: encoder and cell, vocabulary, how counts grow and decay.
 
     A new drift threshold or readout leaves the rows as they are.
     """
     digest = sha256(checkpoint.vocabulary.to_json().encode())
     digest.update(checkpoint.statistics.half_life_s.tobytes())
+    digest.update(checkpoint.statistics.repeat_weight.tobytes())
     for name, tensor in sorted(checkpoint.network.state_dict().items()):
         if name.split(".")[0] in STEP_MODULES:
             digest.update(name.encode())
@@ -418,6 +422,7 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         "half_life_s": ((RATES,), "float64", None),
         "temperature": ((TEMPERATURES,), "float32", None),
         "level": ((1,), "float32", None),
+        "repeat_weight": ((1,), "float64", None),
         "reliability": ((*s.reliability.shape[:1], 4), "float32", None),
     }
     if s.category_rate is not None:
@@ -434,6 +439,8 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         raise _damaged(directory, "it has too many or too few neighbours or popular items")
     if not ((s.half_life_s >= 1).all() and (s.temperature >= MIN_TEMPERATURE).all()):
         raise _damaged(directory, "a half-life or temperature is too small")
+    if not 0 < s.repeat_weight[0] <= 1:
+        raise _damaged(directory, "its repeat_weight is not above 0 and at most 1")
     mean = s.reliability[:, 0]
     ascends = len(mean) <= MAX_BINS and (mean <= 1).all() and (np.diff(mean) > 0).all()
     if not (ascends and (s.reliability >= 0).all()):

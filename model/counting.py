@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from model.checkpoint import TEMPERATURES, Statistics
-from model.events import EventBatch
+from model.events import SESSION_GAP_S, EventBatch
 from model.grouping import category_groups
 from model.vocabulary import Vocabulary
 from model.windows import UserSteps
@@ -23,7 +23,6 @@ FOLLOW_STEPS = 5
 FOLLOW_DECAY = 0.6
 FOLLOW_HORIZONS = 12
 """A pair weighs half as much when it is so many horizons older."""
-SESSION_GAP_MS = 30 * 60_000
 APART = 0.1
 """What a pair with a longer gap between its steps counts as following."""
 PRIOR_WEIGHT = 1.0
@@ -212,7 +211,7 @@ def _pairs(
         same = np.flatnonzero(user[distance:] == user[:-distance])
         later = same + distance
         keys.append(item[same] * items + item[later])
-        away = steps.time_ms[later] - steps.time_ms[same] > SESSION_GAP_MS
+        away = steps.time_ms[later] - steps.time_ms[same] > SESSION_GAP_S * 1000
         weights.append(weight[later] * decay ** (distance - 1) * np.where(away, apart, 1.0))
     return _summed(np.concatenate(keys), np.concatenate(weights), items)
 

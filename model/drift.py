@@ -24,12 +24,12 @@ import numpy as np
 
 from model.checkpoint import Checkpoint
 from model.drift_weights import INTERCEPT, WEIGHTS
+from model.events import SESSION_GAP_S
 from model.grouping import GROUPS
 from model.interests import Fields
 from model.state import NO_SLOT, RECENT, SLOTS, UNIT_FLAG, UNITS, StateBatch
 
 WINDOWS = (8, 16, 24)
-SESSION_GAP_S = 1800
 MIN_STEPS = 20
 MIN_UNITS = 10
 RESTART_STEPS = 10

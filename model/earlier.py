@@ -57,7 +57,9 @@ def without_last(rows: StateBatch, count: int, checkpoint: Checkpoint) -> tuple[
     before_s = _time_before_anchor(fields, since_anchor, base)
     now_s = int(fields["recent_time_s"][0, kept - 1]) if kept else before_s
     _take_back_units(fields, gone)
-    _take_back_counts(fields, gone, now_s, steps, checkpoint.statistics.half_life_s)
+    statistics = checkpoint.statistics
+    repeat_weight = float(statistics.repeat_weight[0])
+    _take_back_counts(fields, gone, now_s, steps, statistics.half_life_s, repeat_weight)
     _take_back_events(fields, gone)
     fields["recent_item"][0, gone] = 0
     fields["recent_time_s"][0, gone] = 0
@@ -106,7 +108,12 @@ def _take_back_units(fields: Fields, gone: np.ndarray) -> None:
 
 
 def _take_back_counts(
-    fields: Fields, gone: np.ndarray, now_s: int, steps: int, half_life_s: np.ndarray
+    fields: Fields,
+    gone: np.ndarray,
+    now_s: int,
+    steps: int,
+    half_life_s: np.ndarray,
+    repeat_weight: float,
 ) -> None:
     """Decayed counts as they were at ``now_s``, before the steps at ``gone``."""
     slots, times = fields["recent_slot"][0], fields["recent_time_s"][0].astype(np.int64)
@@ -116,13 +123,15 @@ def _take_back_counts(
         == (fields["recent_category"][0])
     )
     is_gone = np.isin(np.arange(RECENT), gone)
+    weight = np.where(fields["recent_kind"][0] >= UNIT_FLAG, 1.0, repeat_weight)[:, None]
     for slot in np.unique(slots[own & is_gone]).tolist():
         at = own & (slots == slot)
         touched_s = int(fields["slot_time_s"][0, slot])
-        added = _decay(touched_s - times[at & is_gone], half_life_s).sum(0)  # (rates,)
+        lost, held = at & is_gone, at & ~is_gone
+        added = (weight[lost] * _decay(touched_s - times[lost], half_life_s)).sum(0)  # (rates,)
         left = fields["slot_count"][0, :, slot].astype(np.float64) - added
-        left[left < COUNT_ERROR * int((at & is_gone).sum())] = 0.0
-        kept = _decay(now_s - times[at & ~is_gone], half_life_s).sum(0)
+        left[left < COUNT_ERROR * int(lost.sum())] = 0.0
+        kept = (weight[held] * _decay(now_s - times[held], half_life_s)).sum(0)
         growth = np.exp2(np.minimum((touched_s - now_s) / half_life_s, MAX_DOUBLINGS))
         counts = np.maximum(left * growth, kept)
         most = min(steps - len(gone), MAX_COUNT)

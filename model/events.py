@@ -18,6 +18,8 @@ QUERY_TOKENS = 8
 """Hashed query tokens kept of one search; more are left out."""
 NO_OFFSET = -1
 """Of an event that stands in no topic, as those of a history in a file."""
+SESSION_GAP_S = 1800
+"""A longer gap between two steps of a user ends a session."""
 
 
 class EventType(IntEnum):

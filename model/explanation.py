@@ -1,6 +1,7 @@
 """Which of a user's recent steps carry a recommendation: the row as it were without each of them.
 
-What a step gave to the counts and to the recent items is taken out exactly. The LSTM steps again
+What a step gave to the counts and to the recent items is taken out exactly: without the first step
+of a category in a session, the next one is the first. The LSTM steps again
 from the row's anchor state, so a step from before the anchor (up to 15 of the last 16) keeps its
 say in the hidden state, and the words of a search, which no row keeps, have none here.
 
@@ -15,7 +16,7 @@ import torch
 
 from model.blocks import in_blocks
 from model.checkpoint import Checkpoint
-from model.events import QUERY_TOKENS
+from model.events import QUERY_TOKENS, SESSION_GAP_S
 from model.interest_lstm import StepInput
 from model.ranking import item_scores
 from model.state import RECENT, UNIT_FLAG, StateBatch
@@ -76,13 +77,9 @@ def without(rows: StateBatch, back: np.ndarray, checkpoint: Checkpoint) -> State
     # 2. the counts of its category
     lost = np.flatnonzero(back >= 0)
     at = (steps[lost] - 1 - back[lost]) % RECENT
-    _uncount(
-        changed,
-        lost,
-        rows["recent_category"][lost, at],
-        rows["recent_time_s"][lost, at].astype(np.int64),
-        checkpoint.statistics.half_life_s,
-    )
+    statistics = checkpoint.statistics
+    repeat_weight = float(statistics.repeat_weight[0])
+    _uncount(changed, lost, rows, at, statistics.half_life_s, repeat_weight)
     # 3. the hidden state, from the anchor on
     since = np.where(steps > 0, (steps - 1) % RECENT + 1, 0)  # steps after the anchor
     first = held - since
@@ -94,21 +91,59 @@ def without(rows: StateBatch, back: np.ndarray, checkpoint: Checkpoint) -> State
 def _uncount(
     rows: StateBatch,
     lost: np.ndarray,
-    category: np.ndarray,
-    time_s: np.ndarray,
+    before: StateBatch,
+    at: np.ndarray,
     half_life_s: np.ndarray,
+    repeat_weight: float,
 ) -> None:
-    """Takes one step of a category at a time out of the counts of the rows ``lost``."""
+    """Takes one step out of the counts of the rows ``lost``.
+
+    before  the rows as they are, with the step at the ring positions ``at``
+    """
+    category = before["recent_category"][lost, at]
     match = (rows["slot_category"][lost] == category[:, None]) & (category > 0)[:, None]
     there = match.any(1)
-    row, slot = lost[there], match.argmax(1)[there]
-    age_s = np.maximum(rows["slot_time_s"][row, slot].astype(np.int64) - time_s[there], 0)
-    before = rows["slot_count"][row, :, slot].astype(np.float64)  # (L, rates)
-    left = before - np.exp2(-age_s[:, None] / half_life_s)
-    left[left < ROUNDING * before] = 0
+    row, slot, at = lost[there], match.argmax(1)[there], at[there]
+    now_s = before["slot_time_s"][row, slot].astype(np.int64)
+
+    def decayed(position: np.ndarray) -> np.ndarray:
+        """What is left of a step at a ring position, (L, rates)."""
+        age_s = np.maximum(now_s - before["recent_time_s"][row, position], 0)
+        return np.asarray(np.exp2(-age_s[:, None] / half_life_s))
+
+    is_first = before["recent_kind"][row, at] >= UNIT_FLAG
+    gone = np.where(is_first, 1.0, repeat_weight)[:, None] * decayed(at)
+    heir = _next_in_session(before[row], at)
+    grown = np.where(is_first & (heir >= 0), 1.0 - repeat_weight, 0.0)[:, None] * decayed(heir)
+    count = before["slot_count"][row, :, slot].astype(np.float64)  # (L, rates)
+    left = count - gone + grown
+    left[left < ROUNDING * count] = 0
     rows["slot_count"][row, :, slot] = left
     empty = left[:, -1] == 0
     rows["slot_category"][row[empty], slot[empty]] = 0
+
+
+def _next_in_session(rows: StateBatch, at: np.ndarray) -> np.ndarray:
+    """Ring position of the next step of the same category in the same session, -1 for none.
+
+    at  (L,) ring position in each row (L,)
+    """
+    newest = (rows["steps"].astype(np.int64) - 1) % RECENT
+    line = np.arange(len(rows))
+    category = rows["recent_category"][line, at]
+    found, position, goes_on = np.full(len(rows), -1), at, np.ones(len(rows), dtype=bool)
+    for _ in range(RECENT - 1):
+        goes_on = goes_on & (position != newest) & (found < 0)
+        if not goes_on.any():
+            break
+        time_s, position = (
+            rows["recent_time_s"][line, position].astype(np.int64),
+            ((position + 1) % RECENT),
+        )
+        goes_on &= rows["recent_time_s"][line, position] - time_s <= SESSION_GAP_S
+        same = goes_on & (rows["recent_category"][line, position] == category)
+        found = np.where(same, position, found)
+    return found
 
 
 def _stepped(

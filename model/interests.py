@@ -28,9 +28,11 @@ def touch(
     category: np.ndarray,
     time_s: np.ndarray,
     half_life_s: np.ndarray,
+    repeat_weight: float,
 ) -> np.ndarray:
-    """Adds one to the decayed counts of a category of each user and returns its slot.
+    """Adds a step to the decayed counts of a category of each user and returns its slot.
 
+    The first step of a category in a session counts 1, the others ``repeat_weight``.
     user (B,) distinct rows, category (B,) above 0, time_s (B,) the user's clock in seconds.
     A user with more than 64 categories loses the slot that weighs least at the slowest rate and
     holds no unit of the drift window. Counts stop at 2,048, where float16 stops counting.
@@ -44,7 +46,9 @@ def touch(
         )
     age_s = time_s - fields["slot_time_s"][user, slot].astype(np.int64)
     decay = np.exp2(-age_s[:, None] / half_life_s)  # (B, R)
-    counts = fields["slot_count"][user, :, slot].astype(np.float64) * decay + 1.0
+    comes_again = (fields["session_mask"][user] >> slot.astype(np.uint64)) & np.uint64(1)
+    added = np.where(comes_again, repeat_weight, 1.0)[:, None]
+    counts = fields["slot_count"][user, :, slot].astype(np.float64) * decay + added
     fields["slot_count"][user, :, slot] = np.minimum(counts, MAX_COUNT).astype(np.float16)
     fields["slot_time_s"][user, slot] = time_s
     return slot
@@ -74,6 +78,7 @@ def _take_slots(
             in_window[held, fields["unit_slot"][rows[held], position] % SLOTS] = True
         weight[in_window] = np.inf
         slot[full] = weight.argmin(1)
+    fields["session_mask"][user] &= ~(np.uint64(1) << slot.astype(np.uint64))
     fields["slot_category"][user, slot] = category
     fields["slot_count"][user, :, slot] = 0
     fields["slot_units"][user, slot] = 0

@@ -50,6 +50,8 @@ from model.windows import UserSteps, Windows, cutoff_windows, draw_windows
 
 HALF_LIVES = ((1 / 30, 7 / 30, 1.0), (1 / 3, 2.0, 12.0))
 """Sets that are tried, in horizons: some shops' interests last for years."""
+REPEAT_WEIGHTS = (0.3, 1.0, 0.1)
+"""Of a step whose category the session has had before; a quick training takes the first."""
 SMOOTHINGS = (1.0, 0.1, 3.0, 10.0)
 """Users who are taken to touch every category; a quick training takes the first number."""
 SHORT_LOG_HORIZONS = 3
@@ -74,6 +76,7 @@ class TrainingConfig:
     average_run_length  mean steps between false drift alarms that the threshold is set to
     target              event type whose categories are predicted, None for all
     half_lives          sets of half-lives of the counts that are tried, in horizons
+    repeat_weights      what a step counts whose category the session has had: those that are tried
     smoothings          users who are taken to touch every category: numbers that are tried
     calibration_steps   shuffled steps that the threshold is set on, at most
     diversity           lambda of the calibrated re-ranking of lists, 0 for none; see ranking.py
@@ -96,6 +99,7 @@ class TrainingConfig:
     threads: int = 1
     target: int | None = None
     half_lives: Sequence[tuple[float, ...]] = HALF_LIVES
+    repeat_weights: Sequence[float] = REPEAT_WEIGHTS
     smoothings: Sequence[float] = SMOOTHINGS
     learning: LearningSettings = field(default_factory=LearningSettings)
 
@@ -118,6 +122,7 @@ class TrainingConfig:
             lists=1000,
             refit=False,
             half_lives=HALF_LIVES[:1],
+            repeat_weights=REPEAT_WEIGHTS[:1],
             smoothings=SMOOTHINGS[:1],
             learning=learning,
             calibration_steps=50_000,
@@ -200,7 +205,8 @@ def make_vocabulary(log: EventLog, config: TrainingConfig) -> Vocabulary:
 class _Material:
     """The log as the parts of a training see it; times in seconds.
 
-    smoothing  users who touch every category, besides the real ones
+    repeat_weight  of a step whose category the session has had before
+    smoothing      users who touch every category, besides the real ones
     """
 
     vocabulary: Vocabulary
@@ -208,9 +214,18 @@ class _Material:
     names: list[str]
     horizon_s: int
     half_life_s: np.ndarray
+    repeat_weight: float
     late_s: int
     end_s: int
     smoothing: float
+
+    @property
+    def counting(self) -> _Counting:
+        """What the counters depend on."""
+        return tuple(self.half_life_s.tolist()), self.repeat_weight, self.smoothing
+
+
+_Counting = tuple[tuple[float, ...], float, float]
 
 
 def _material(log: EventLog, config: TrainingConfig) -> _Material:
@@ -220,7 +235,10 @@ def _material(log: EventLog, config: TrainingConfig) -> _Material:
     half_life_s = np.array(HALF_LIVES[0]) * horizon_s
     end_s = int(log.time_ms.max()) // 1000 + 1
     late_s = min(end_s - horizon_s, int(np.quantile(log.time_ms, 1 - LATE_SHARE)) // 1000)
-    return _Material(vocabulary, batch, names, horizon_s, half_life_s, late_s, end_s, SMOOTHINGS[0])
+    counting = half_life_s, config.repeat_weights[0]
+    return _Material(
+        vocabulary, batch, names, horizon_s, *counting, late_s, end_s, config.smoothings[0]
+    )
 
 
 def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: str) -> Trained:
@@ -233,10 +251,14 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     early_batch = m.batch.take(~held)
     early = UserSteps(by_user(early_batch), config.target)
     held_steps = held[np.argsort(m.batch.user, kind="stable")]
+    choice = early, whole, held_steps, config, progress
+    known: dict[_Counting, tuple[float, float]] = {}
+    repeats = [replace(m, repeat_weight=each) for each in config.repeat_weights]
+    m = _best_counters(repeats, known, *choice)
     lives = [replace(m, half_life_s=np.array(each) * m.horizon_s) for each in config.half_lives]
-    m = _best_counters(lives, early, whole, held_steps, config, progress)
+    m = _best_counters(lives, known, *choice)
     smoothed = [replace(m, smoothing=each) for each in config.smoothings]
-    m = _best_counters(smoothed, early, whole, held_steps, config, progress)
+    m = _best_counters(smoothed, known, *choice)
     network = _network(m.vocabulary, config)
 
     random = np.random.default_rng(config.seed)
@@ -250,7 +272,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     kept = fit_network(network, early, windows, learning, random, validation, progress)
     best = validation.loss(network, learning)
     share = tuning.choose_interest_share(network, counters, validation)
-    early_statistics = count_statistics(early_batch, m.vocabulary, m.half_life_s, m.horizon_s)
+    early_statistics = _counted(early_batch, m)
     draft = _checkpoint(network, early_statistics, m, config)
     progress("tuning", 0, 3)
     late = tuning.late_rows(draft, m.batch, len(m.names), m.late_s, config.seed, config.target)
@@ -275,7 +297,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     if share == 0:
         _fit_counters(network, windows, whole, m, learning, random, progress)
     tuning.set_profile(network, together, profile, windows)
-    statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
+    statistics = _counted(m.batch, m)
     statistics = replace(statistics, temperature=temperature, level=level, reliability=reliability)
     checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking)
     progress("tuning", 2, 3)
@@ -306,6 +328,7 @@ def _mean(values: np.ndarray) -> float:
 
 def _best_counters(
     tried: Sequence[_Material],
+    known: dict[_Counting, tuple[float, float]],
     early: UserSteps,
     whole: UserSteps,
     held: np.ndarray,
@@ -314,17 +337,21 @@ def _best_counters(
 ) -> _Material:
     """The material whose counters do best on the later slice.
 
-    The loss counts relative to the first one's, and so does the gain in NDCG@10.
+    The loss counts relative to the first one's, and so does the gain in NDCG@10. ``known`` keeps
+    both for what is tried again.
     """
     if len(tried) == 1:
         return tried[0]
-    merits = []
     for m in tried:
+        if m.counting in known:
+            continue
         random = np.random.default_rng(config.seed)
         network = _network(m.vocabulary, config)
         windows = _windows(early, m.late_s, m, config, random)
         _fit_counters(network, windows, early, m, config.learning, random, progress)
-        merits.append(tuning.window_merits(network, _validation(whole, held, m, random).windows))
+        validation = _validation(whole, held, m, random)
+        known[m.counting] = tuning.window_merits(network, validation.windows)
+    merits = [known[m.counting] for m in tried]
     first_ndcg, first_loss = (max(merit, 1e-9) for merit in merits[0])
     gains = [ndcg / first_ndcg - loss / first_loss for ndcg, loss in merits]
     return tried[int(np.argmax(gains))]
@@ -352,8 +379,13 @@ def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
     with _single_threaded(config.threads), torch.random.fork_rng(devices=[]):
         m = _material(log, config)
         network = _network(m.vocabulary, replace(config, hidden=UNTRAINED_HIDDEN))
-        statistics = count_statistics(m.batch, m.vocabulary, m.half_life_s, m.horizon_s)
+        statistics = _counted(m.batch, m)
         return _checkpoint(network, statistics, m, config)
+
+
+def _counted(batch: EventBatch, m: _Material) -> Statistics:
+    statistics = count_statistics(batch, m.vocabulary, m.half_life_s, m.horizon_s)
+    return replace(statistics, repeat_weight=np.array([m.repeat_weight]))
 
 
 def _together(batch: EventBatch, m: _Material, config: TrainingConfig) -> CoOccurrence:
@@ -377,7 +409,14 @@ def _windows(
     users: UserSteps, end_s: int, m: _Material, config: TrainingConfig, random: np.random.Generator
 ) -> Windows:
     return draw_windows(
-        users, end_s, config.windows, m.half_life_s, m.horizon_s, m.vocabulary.categories, random
+        users,
+        end_s,
+        config.windows,
+        m.half_life_s,
+        m.horizon_s,
+        m.vocabulary.categories,
+        random,
+        m.repeat_weight,
     )
 
 
@@ -391,12 +430,12 @@ def _validation(
     steps = np.flatnonzero(np.append(held[1:], False) & (next_items(whole) > 0))
     if len(steps) > tuning.MAX_STEPS:
         steps = np.sort(random.choice(steps, tuning.MAX_STEPS, replace=False))
-    categories = m.vocabulary.categories
-    windows = cutoff_windows(whole, m.late_s, m.half_life_s, m.horizon_s, categories)
+    asked = m.half_life_s, m.horizon_s, m.vocabulary.categories, m.repeat_weight
+    windows = cutoff_windows(whole, m.late_s, *asked)
     if len(windows) > tuning.MAX_USERS:
         chosen = np.sort(random.choice(len(windows), tuning.MAX_USERS, replace=False))
         step, now_s = windows.step[chosen], windows.now_s[chosen]
-        windows = whole.windows(step, now_s, m.half_life_s, m.horizon_s, categories)
+        windows = whole.windows(step, now_s, *asked)
     return Validation(whole, steps, windows)
 
 
@@ -441,7 +480,8 @@ def _card(
         f"items seen fewer than {config.min_item_count} times share {v.item_buckets} buckets.",
         f"Predicted window: {m.horizon_s / DAY_S:.4g} days; half-lives of the counts: "
         + ", ".join(f"{s / DAY_S:.3g}" for s in m.half_life_s)
-        + " days.",
+        + " days; a category's later steps in a session count "
+        + f"{m.repeat_weight:g} each.",
         f"Later slice that chose: from {_day(m.late_s * 1000)} on.",
         "",
         "| figure of the later slice | value |",

@@ -18,7 +18,15 @@ from model import drift, interests, ranking
 from model.blocks import BLOCK_SIZES, in_blocks
 from model.checkpoint import Checkpoint
 from model.drift import Change
-from model.events import NO_OFFSET, QUERY_TOKENS, EventBatch, EventType, Kind, Source
+from model.events import (
+    NO_OFFSET,
+    QUERY_TOKENS,
+    SESSION_GAP_S,
+    EventBatch,
+    EventType,
+    Kind,
+    Source,
+)
 from model.interest_lstm import StepInput
 from model.interests import Fields, Interests
 from model.kept_prediction import SAMPLE, KeptPredictions, Scored, likely_categories
@@ -393,15 +401,21 @@ def step_interests(
     """Counts, sessions and drift units of one round: the slot touched, (B,), with 64 added when
     the step was a unit; 255 where the step has no category."""
     user = steps.user[index]
-    away = user[gap_s > drift.SESSION_GAP_S]
+    away = user[gap_s > SESSION_GAP_S]
     fields["session_mask"][away] = 0
     fields["drift_steps"][user] += 1
     noted = np.full(len(user), NO_SLOT, dtype=np.int64)
     named = np.flatnonzero(steps.category[index] > 0)
     if len(named):
         rows, at = user[named], index.start + named
+        statistics = checkpoint.statistics
         slot = interests.touch(
-            fields, rows, steps.category[at], time_s[named], checkpoint.statistics.half_life_s
+            fields,
+            rows,
+            steps.category[at],
+            time_s[named],
+            statistics.half_life_s,
+            float(statistics.repeat_weight[0]),
         )
         unit = drift.is_unit(fields, rows, slot)
         drift.add_units(

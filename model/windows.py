@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.events import EventBatch
+from model.events import SESSION_GAP_S, EventBatch
 from model.state import SLOTS
 
 LOOK_BACK_STEPS = 1024
@@ -81,6 +81,15 @@ class UserSteps:
         self.gap_s[1:] = (clock_ms[1:] - clock_ms[:-1]) // 1000
         self.gap_s[self.new_user] = 0
         self._key = self.clock_s + (self.segment << 33)
+        self.comes_again = self._repeats()
+
+    def _repeats(self) -> np.ndarray:
+        """Whether the session of each step has had its category before, (N,) bool."""
+        session = np.cumsum(self.new_user | (self.gap_s > SESSION_GAP_S))
+        _, first = np.unique(session << 17 | self.steps.category, return_index=True)
+        found = np.ones(len(session), dtype=bool)
+        found[first] = False
+        return found
 
     def __len__(self) -> int:
         return len(self.clock_s)
@@ -96,13 +105,18 @@ class UserSteps:
         half_life_s: np.ndarray,
         horizon_s: int,
         categories: int,
+        repeat_weight: float = 1.0,
     ) -> Windows:
-        """Counts at ``now_s`` and labels of the horizon after it, for windows at steps."""
+        """Counts at ``now_s`` and labels of the horizon after it, for windows at steps.
+
+        repeat_weight  of a step whose category the session has had before, see ``Statistics``
+        """
         segment = self.segment[step]
         first = np.maximum(self.start[segment], step + 1 - LOOK_BACK_STEPS)
         end = np.searchsorted(self._key, now_s + horizon_s + (segment << 33), side="right")
-        counts = self._entries(first, step + 1, now_s, half_life_s, categories)
-        labels = self._entries(step + 1, end, now_s, np.zeros(0), categories)
+        weight = np.where(self.comes_again, repeat_weight, 1.0)
+        counts = self._entries(first, step + 1, now_s, half_life_s, weight)
+        labels = self._entries(step + 1, end, now_s, np.zeros(0), weight)
         return Windows(step, now_s, counts, labels)
 
     def _entries(
@@ -111,7 +125,7 @@ class UserSteps:
         end: np.ndarray,
         now_s: np.ndarray,
         half_life_s: np.ndarray,
-        categories: int,
+        weight: np.ndarray,
     ) -> Sparse:
         """Decayed counts of the distinct categories of steps first..end of each window."""
         sizes = np.cumsum(np.maximum(end - first, 0))
@@ -120,7 +134,7 @@ class UserSteps:
             done = sizes[at - 1] if at else 0
             stop = max(at + 1, int(np.searchsorted(sizes, done + _CHUNK_ENTRIES)))
             chosen = slice(at, stop)
-            parts.append(self._part(first[chosen], end[chosen], now_s[chosen], half_life_s))
+            parts.append(self._part(first[chosen], end[chosen], now_s[chosen], half_life_s, weight))
             parts[-1] = (parts[-1][0] + at, *parts[-1][1:])
             at = stop
         rates = len(half_life_s)
@@ -131,7 +145,12 @@ class UserSteps:
         return Sparse(start, category, count)
 
     def _part(
-        self, first: np.ndarray, end: np.ndarray, now_s: np.ndarray, half_life_s: np.ndarray
+        self,
+        first: np.ndarray,
+        end: np.ndarray,
+        now_s: np.ndarray,
+        half_life_s: np.ndarray,
+        weight: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         index, window = ranges(first, end)
         category = self.steps.category[index]
@@ -143,7 +162,8 @@ class UserSteps:
         age_s = now_s[window] - self.clock_s[index]
         count = np.zeros((len(key), len(half_life_s)), np.float32)
         for rate, half_life in enumerate(half_life_s):
-            count[:, rate] = np.bincount(where, np.exp2(-age_s / half_life), minlength=len(key))
+            decayed = weight[index] * np.exp2(-age_s / half_life)
+            count[:, rate] = np.bincount(where, decayed, minlength=len(key))
         window, category = key >> 17, key & 0x1FFFF
         if len(half_life_s):  # a row holds so many categories, the heaviest at the slowest rate
             order = np.lexsort((-count[:, -1], window))
@@ -161,6 +181,7 @@ def draw_windows(
     horizon_s: int,
     categories: int,
     random: np.random.Generator,
+    repeat_weight: float = 1.0,
 ) -> Windows:
     """At most ``count`` windows that end by ``end_s``: a fifth at steps, the rest at any time.
 
@@ -170,7 +191,7 @@ def draw_windows(
     latest_s = end_s - horizon_s
     step = np.flatnonzero(users.clock_s <= latest_s)
     if len(step) == 0:
-        return users.windows(step, step, half_life_s, horizon_s, categories)
+        return users.windows(step, step, half_life_s, horizon_s, categories, repeat_weight)
     following = np.full(len(users), np.iinfo(np.int64).max)
     following[:-1] = np.where(users.new_user[1:], following[:-1], users.clock_s[1:])
     until = np.minimum(following[step], latest_s)
@@ -189,15 +210,21 @@ def draw_windows(
     at_step = at_step[~taken[at_step]]
     now_s[at_step] = users.clock_s[step[at_step]]
     chosen = np.sort(np.concatenate((later, at_step)))
-    return users.windows(step[chosen], now_s[chosen], half_life_s, horizon_s, categories)
+    step, now_s = step[chosen], now_s[chosen]
+    return users.windows(step, now_s, half_life_s, horizon_s, categories, repeat_weight)
 
 
 def cutoff_windows(
-    users: UserSteps, cutoff_s: int, half_life_s: np.ndarray, horizon_s: int, categories: int
+    users: UserSteps,
+    cutoff_s: int,
+    half_life_s: np.ndarray,
+    horizon_s: int,
+    categories: int,
+    repeat_weight: float = 1.0,
 ) -> Windows:
     """One window at ``cutoff_s`` for each user with a step before it."""
     segment = np.arange(len(users.start) - 1)
     step = users.last_before(np.full(len(segment), cutoff_s - 1), segment)
     step = step[step >= users.start[segment]]
     now_s = np.full(len(step), cutoff_s)
-    return users.windows(step, now_s, half_life_s, horizon_s, categories)
+    return users.windows(step, now_s, half_life_s, horizon_s, categories, repeat_weight)

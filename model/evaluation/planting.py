@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.drift import SESSION_GAP_S
 from model.event_log import EventLog
+from model.events import SESSION_GAP_S
 
 AT_ONCE, GRADUAL, HALF = range(3)
 KINDS = ("at once", "gradually over 20 events", "half of the sessions")

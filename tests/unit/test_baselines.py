@@ -22,6 +22,7 @@ from model.baselines import (
     markov,
     most_popular,
     popular_items,
+    session_counts,
     session_neighbours,
     tune,
     window_baselines,
@@ -69,6 +70,14 @@ def test_decayed_counts_halve() -> None:
     np.testing.assert_allclose(score[0, 1], 2**-5 + 2**-4, rtol=1e-6)
     np.testing.assert_allclose(score[0, 2], 0.5, rtol=1e-6)
     assert (score[:, 0] == 0).all()
+
+
+def test_later_steps_of_a_session_count_less() -> None:
+    minutes = 1 / (24 * 60)
+    touches = [(0, 1, 5.0), (0, 2, 5.0), (0, 1, 5 - 10 * minutes), (0, 1, 5 - 50 * minutes)]
+    score = session_counts(history(touches), (np.inf, 0.25))
+    assert score[0, 1] == pytest.approx(1 + 0.25 + 1)  # 40 minutes end a session
+    assert score[0, 2] == pytest.approx(1)
 
 
 def test_the_gate_opens_with_the_users_events() -> None:

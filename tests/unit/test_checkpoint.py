@@ -156,6 +156,8 @@ def test_a_changed_configuration_is_refused(
         ("item_log_popularity", np.nan),
         ("temperature", 0.0),
         ("half_life_s", -1.0),
+        ("repeat_weight", 0.0),
+        ("repeat_weight", 1.5),
     ],
 )
 def test_statistics_out_of_bounds_are_refused(
@@ -183,3 +185,5 @@ def test_rows_outlive_a_new_threshold_but_not_new_weights() -> None:
     assert stricter.number == made.number
     other = tiny_checkpoint(seed=1)
     assert other.number != made.number
+    statistics = replace(made.statistics, repeat_weight=np.array([0.5]))
+    assert renamed(replace(made, statistics=statistics)).number != made.number

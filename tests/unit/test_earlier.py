@@ -19,10 +19,12 @@ from tests.event_batches import clicks, random_log
 DAY_S = 86_400
 
 
-@pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
+@pytest.fixture(scope="module", params=[1.0, 0.2])
+def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
+    """A category's later steps in a session count as much as the first, or less."""
     made = tiny_checkpoint(categories=6, items=60)
-    return replace(made, drift=replace(made.drift, threshold=3.0))
+    statistics = replace(made.statistics, repeat_weight=np.array([request.param]))
+    return replace(made, statistics=statistics, drift=replace(made.drift, threshold=3.0))
 
 
 def history(log: EventBatch, checkpoint: Checkpoint) -> list[StateBatch]:

@@ -20,9 +20,12 @@ from tests.event_batches import random_log, run
 USERS = 40
 
 
-@pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
-    return tiny_checkpoint()
+@pytest.fixture(scope="module", params=[1.0, 0.2])
+def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
+    """A category's later steps in a session count as much as the first, or less."""
+    made = tiny_checkpoint()
+    statistics = replace(made.statistics, repeat_weight=np.array([request.param]))
+    return replace(made, statistics=statistics)
 
 
 @pytest.fixture(scope="module")

@@ -129,6 +129,12 @@ def test_periods_end_to_end(period_file: Path) -> None:
         for group in ("all", "known items")
     )
     assert 0 < of_all < of_known <= 1
+    beside = report.tables[-1]
+    assert [row[0] for row in beside.rows] == [
+        "moved on, period by period",
+        "trained anew on all earlier periods",
+    ]
+    assert all(0.3 < float(row[2]) <= 1 for row in beside.rows)  # type: ignore[arg-type]
     floor = report.figures["mean over periods, known items, Markov + kNN mix, P@20"]
     assert 0.8 < floor <= 1  # 20 places for some dozen items
 

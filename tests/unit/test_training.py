@@ -13,7 +13,6 @@ from model import interests, tuning
 from model.checkpoint import Checkpoint, save
 from model.counting import (
     APART,
-    SESSION_GAP_MS,
     TOGETHER_DECAY,
     TOGETHER_PRIOR,
     by_user,
@@ -28,7 +27,7 @@ from model.counting import (
 )
 from model.errors import EventLogError
 from model.event_log import EventLog, event_log
-from model.events import EventBatch, Source
+from model.events import SESSION_GAP_S, EventBatch, Source
 from model.interest_lstm import InterestLSTM, NetworkSize
 from model.learning import (
     LearningSettings,
@@ -232,10 +231,24 @@ def test_a_short_log_has_a_shorter_horizon(log: EventLog) -> None:
     assert horizon_of(log, 30 * 86400) == span_s // 5
 
 
-def test_windows_count_and_label_what_stands_there(steps: EventBatch, cutoff_ms: int) -> None:
+@pytest.mark.parametrize("repeat_weight", [1.0, 0.25])
+def test_windows_count_and_label_what_stands_there(
+    steps: EventBatch, cutoff_ms: int, repeat_weight: float
+) -> None:
     users = UserSteps(by_user(steps))
     cutoff_s = cutoff_ms // 1000
-    windows = cutoff_windows(users, cutoff_s, HALF_LIFE_S, HORIZON_S, 1000)
+    windows = cutoff_windows(users, cutoff_s, HALF_LIFE_S, HORIZON_S, 1000, repeat_weight)
+    weight = np.ones(len(steps))
+    seen: dict[int, set[int]] = {}
+    last_ms: dict[int, int] = {}
+    for at in np.argsort(steps.user, kind="stable").tolist():
+        user, category, now_ms = (int(x[at]) for x in (steps.user, steps.category, steps.time_ms))
+        if now_ms // 1000 - last_ms.get(user, now_ms) // 1000 > SESSION_GAP_S:
+            seen[user] = set()
+        weight[at] = repeat_weight if category in seen.setdefault(user, set()) else 1.0
+        seen[user].add(category)
+        last_ms[user] = max(now_ms, last_ms.get(user, 0))
+    assert 0.05 < np.mean(weight < 1) < 0.95 or repeat_weight == 1.0
     time_s = steps.time_ms // 1000
     for m in range(0, len(windows), 7):
         own = (steps.user == users.steps.user[windows.step[m]]) & (steps.category > 0)
@@ -243,9 +256,8 @@ def test_windows_count_and_label_what_stands_there(steps: EventBatch, cutoff_ms:
         future = own & (time_s >= cutoff_s) & (time_s <= cutoff_s + HORIZON_S)
         _, category, count = windows.counts.of(np.array([m]))
         expected = {
-            int(c): np.exp2(
-                -(cutoff_s - time_s[past & (steps.category == c)])[:, None] / HALF_LIFE_S
-            )
+            int(c): weight[past & (steps.category == c), None]
+            * np.exp2(-(cutoff_s - time_s[past & (steps.category == c)])[:, None] / HALF_LIFE_S)
             for c in np.unique(steps.category[past])
         }
         assert category.tolist() == list(expected)
@@ -289,14 +301,21 @@ def test_lanes_give_the_states_that_single_steps_give(steps: EventBatch, trained
         torch.testing.assert_close(found[position], h[0], atol=1e-5, rtol=1e-4)
 
 
-def test_training_and_rows_see_the_same_interests(steps: EventBatch, trained: Trained) -> None:
+@pytest.mark.parametrize("repeat_weight", [1.0, 0.25])
+def test_training_and_rows_see_the_same_interests(
+    steps: EventBatch, trained: Trained, repeat_weight: float
+) -> None:
     """The logits that training computes are those that the lane computes from rows."""
     checkpoint = _plain(trained.checkpoint)
+    statistics = replace(checkpoint.statistics, repeat_weight=np.array([repeat_weight]))
+    checkpoint = replace(checkpoint, statistics=statistics)
     cutoff_s = int(np.quantile(steps.time_ms, 0.6)) // 1000
     users = UserSteps(by_user(steps))
     half_life_s = checkpoint.statistics.half_life_s
     size = checkpoint.network.size
-    windows = cutoff_windows(users, cutoff_s, half_life_s, checkpoint.horizon_s, size.categories)
+    windows = cutoff_windows(
+        users, cutoff_s, half_life_s, checkpoint.horizon_s, size.categories, repeat_weight
+    )
     with torch.inference_mode():
         hidden = hidden_at(checkpoint.network, users, np.sort(windows.step))
         out = readout(checkpoint.network, hidden, users, windows.step)
@@ -338,7 +357,7 @@ def test_pairs_are_what_followed() -> None:
 def test_what_follows_after_a_pause_counts_less() -> None:
     steps = _clicks([(0, 1), (0, 2), (1, 1), (1, 3)])
     times = steps.time_ms.copy()
-    times[3] = times[2] + SESSION_GAP_MS + 1
+    times[3] = times[2] + 1000 * SESSION_GAP_S + 1
     pairs = follow_shares(follow_pairs(replace(steps, time_ms=times), 5, 10**12), 5)
     share = dict(zip(pairs.target.tolist(), pairs.weight.tolist(), strict=True))
     assert share == pytest.approx({2: 1 / (1 + APART + 1), 3: APART / (1 + APART + 1)})
