@@ -48,7 +48,7 @@ from model.learning import (
 from model.vocabulary import Vocabulary
 from model.windows import UserSteps, Windows, cutoff_windows, draw_windows
 
-HALF_LIVES = ((1 / 30, 7 / 30, 1.0), (1 / 3, 2.0, 12.0))
+HALF_LIVES = ((1 / 30, 7 / 30, 1.0), (1 / 10, 1.0, 4.0), (1 / 3, 2.0, 12.0))
 """Sets that are tried, in horizons: some shops' interests last for years."""
 REPEAT_WEIGHTS = (0.3, 1.0, 0.1)
 """Of a step whose category the session has had before; a quick training takes the first."""
