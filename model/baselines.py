@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,17 @@ class History:
         key = self.steps.user * self.categories + self.steps.category
         weight = np.exp2(-age_s / half_life_s)
         if repeat_weight != 1.0:
-            order = np.argsort(self.steps.user, kind="stable")
-            comes_again = UserSteps(self.steps.take(order)).comes_again
-            weight[order[comes_again]] *= repeat_weight
+            weight[self._repeats] *= repeat_weight
         counts = np.bincount(key, weight, minlength=self.users * self.categories)
         counts = counts.reshape(self.users, self.categories)
         counts[:, 0] = 0
         return np.asarray(counts)
+
+    @cached_property
+    def _repeats(self) -> np.ndarray:
+        """Steps whose category the user's session has had before."""
+        order = np.argsort(self.steps.user, kind="stable")
+        return np.asarray(order[UserSteps(self.steps.take(order)).comes_again])
 
     def popularity(self, window_s: float) -> np.ndarray:
         """Users who touched each category in the last ``window_s``, as shares, (C,)."""

@@ -47,7 +47,7 @@ MAX_SETTING = 1e12
 """Of a setting or statistic."""
 MIN_TEMPERATURE = 1e-3
 MAX_BINS = 64
-OPTIONAL = ("reliability", "category_rate", "level", "repeat_weight")
+OPTIONAL = ("reliability", "category_rate", "level")
 """Statistics that a checkpoint may lack."""
 
 

@@ -136,10 +136,8 @@ def _next_in_session(rows: StateBatch, at: np.ndarray) -> np.ndarray:
         goes_on = goes_on & (position != newest) & (found < 0)
         if not goes_on.any():
             break
-        time_s, position = (
-            rows["recent_time_s"][line, position].astype(np.int64),
-            ((position + 1) % RECENT),
-        )
+        time_s = rows["recent_time_s"][line, position].astype(np.int64)
+        position = (position + 1) % RECENT
         goes_on &= rows["recent_time_s"][line, position] - time_s <= SESSION_GAP_S
         same = goes_on & (rows["recent_category"][line, position] == category)
         found = np.where(same, position, found)

@@ -235,9 +235,9 @@ def _material(log: EventLog, config: TrainingConfig) -> _Material:
     half_life_s = np.array(HALF_LIVES[0]) * horizon_s
     end_s = int(log.time_ms.max()) // 1000 + 1
     late_s = min(end_s - horizon_s, int(np.quantile(log.time_ms, 1 - LATE_SHARE)) // 1000)
-    counting = half_life_s, config.repeat_weights[0]
+    repeat_weight, smoothing = config.repeat_weights[0], config.smoothings[0]
     return _Material(
-        vocabulary, batch, names, horizon_s, *counting, late_s, end_s, config.smoothings[0]
+        vocabulary, batch, names, horizon_s, half_life_s, repeat_weight, late_s, end_s, smoothing
     )
 
 

@@ -8,6 +8,7 @@ are used. Dimensions: N steps sorted by user, M windows, R decay rates, E entrie
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -81,9 +82,9 @@ class UserSteps:
         self.gap_s[1:] = (clock_ms[1:] - clock_ms[:-1]) // 1000
         self.gap_s[self.new_user] = 0
         self._key = self.clock_s + (self.segment << 33)
-        self.comes_again = self._repeats()
 
-    def _repeats(self) -> np.ndarray:
+    @cached_property
+    def comes_again(self) -> np.ndarray:
         """Whether the session of each step has had its category before, (N,) bool."""
         session = np.cumsum(self.new_user | (self.gap_s > SESSION_GAP_S))
         _, first = np.unique(session << 17 | self.steps.category, return_index=True)
