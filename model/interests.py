@@ -22,20 +22,18 @@ Fields = dict[str, np.ndarray]
 """The row's fields as contiguous arrays of a batch, keyed by field name."""
 
 
-def touch(
+def slot_of(
     fields: Fields,
     user: np.ndarray,
     category: np.ndarray,
     time_s: np.ndarray,
     half_life_s: np.ndarray,
-    repeat_weight: float,
 ) -> np.ndarray:
-    """Adds a step to the decayed counts of a category of each user and returns its slot.
+    """The slot of a category of each user, a new one where it has none: (B,).
 
-    The first step of a category in a session counts 1, the others ``repeat_weight``.
     user (B,) distinct rows, category (B,) above 0, time_s (B,) the user's clock in seconds.
     A user with more than 64 categories loses the slot that weighs least at the slowest rate and
-    holds no unit of the drift window. Counts stop at 2,048, where float16 stops counting.
+    holds no unit of the drift window.
     """
     match = fields["slot_category"][user] == category[:, None]  # (B, S)
     slot = match.argmax(1)
@@ -44,14 +42,26 @@ def touch(
         slot[missing] = _take_slots(
             fields, user[missing], category[missing], time_s[missing], half_life_s
         )
+    return slot
+
+
+def touch(
+    fields: Fields,
+    user: np.ndarray,
+    slot: np.ndarray,
+    weight: np.ndarray,
+    time_s: np.ndarray,
+    half_life_s: np.ndarray,
+) -> None:
+    """Adds a weight (B,) to the decayed counts of a slot (B,) of each of B distinct users.
+
+    Counts stop at 2,048, where float16 stops counting.
+    """
     age_s = time_s - fields["slot_time_s"][user, slot].astype(np.int64)
     decay = np.exp2(-age_s[:, None] / half_life_s)  # (B, R)
-    comes_again = (fields["session_mask"][user] >> slot.astype(np.uint64)) & np.uint64(1)
-    added = np.where(comes_again, repeat_weight, 1.0)[:, None]
-    counts = fields["slot_count"][user, :, slot].astype(np.float64) * decay + added
+    counts = fields["slot_count"][user, :, slot].astype(np.float64) * decay + weight[:, None]
     fields["slot_count"][user, :, slot] = np.minimum(counts, MAX_COUNT).astype(np.float16)
     fields["slot_time_s"][user, slot] = time_s
-    return slot
 
 
 def _take_slots(

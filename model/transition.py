@@ -407,24 +407,19 @@ def step_interests(
     noted = np.full(len(user), NO_SLOT, dtype=np.int64)
     named = np.flatnonzero(steps.category[index] > 0)
     if len(named):
-        rows, at = user[named], index.start + named
-        statistics = checkpoint.statistics
-        slot = interests.touch(
-            fields,
-            rows,
-            steps.category[at],
-            time_s[named],
-            statistics.half_life_s,
-            float(statistics.repeat_weight[0]),
-        )
+        rows, at, now_s = user[named], index.start + named, time_s[named]
+        half_life_s = checkpoint.statistics.half_life_s
+        slot = interests.slot_of(fields, rows, steps.category[at], now_s, half_life_s)
         unit = drift.is_unit(fields, rows, slot)
+        weight = np.where(unit, 1.0, checkpoint.statistics.repeat_weight)
+        interests.touch(fields, rows, slot, weight, now_s, half_life_s)
         drift.add_units(
             fields,
             rows[unit],
             slot[unit],
             steps.event_type[at][unit],
             steps.offset[at][unit],
-            time_s[named][unit],
+            now_s[unit],
         )
         pending[rows[unit]] = True
         noted[named] = slot + np.where(unit, 64, 0)
