@@ -58,6 +58,8 @@ RECOVERY_POLLS = 8
 Not 1: Faust would then go on reading the changelogs of its own partitions after the recovery.
 """
 SEND_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 1.0
+"""For tasks that are left when all is committed and closed, and do not end when cancelled."""
 STREAM_BUFFER_BATCHES = 65_536
 """Never reached: polls of the inputs go past Faust's queues, and few of a changelog may wait."""
 
@@ -180,7 +182,7 @@ class LaneWorker(faust.Worker):
         """From now on the process has `shutdown_timeout_s` seconds to end."""
         if self._deadline is None:
             self._deadline = threading.Timer(
-                self.shutdown_timeout_s, _give_up, [self.shutdown_timeout_s]
+                self.shutdown_timeout_s, _give_up, [self.shutdown_timeout_s, self.loop]
             )
             self._deadline.daemon = True
             self._deadline.start()
@@ -294,18 +296,36 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S))
     loop.run_until_complete(loop.shutdown_asyncgens())
     asyncio.set_event_loop(None)
     loop.close()
 
 
-def _give_up(seconds: float) -> None:
-    _say(
-        f"WorkerError: The worker did not end within {seconds:g} s of being told to; what was not "
-        "committed is applied again, once, at the next start."
-    )
-    os._exit(1)
+def _give_up(seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        _say(
+            f"WorkerError: The worker did not end within {seconds:g} s of being told to; what was "
+            "not committed is applied again, once, at the next start. "
+            f"Still under way: {under_way(loop)}."
+        )
+    finally:
+        os._exit(1)
+
+
+def under_way(loop: asyncio.AbstractEventLoop) -> str:
+    """What the tasks of a loop, which may be another thread's, are at."""
+    found = set()
+    for task in asyncio.all_tasks(loop):
+        outer = inner = task.get_coro()
+        while (awaited := getattr(inner, "cr_await", None)) is not None:
+            if not hasattr(awaited, "cr_frame"):
+                break
+            inner = awaited
+        names = [getattr(each, "__qualname__", "") for each in (outer, inner)]
+        found.add(" in ".join(dict.fromkeys(names)))
+    return ", ".join(sorted(found)) or "nothing"
 
 
 def _say(sentence: str) -> None:

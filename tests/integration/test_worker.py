@@ -254,6 +254,22 @@ def test_sigterm_under_load_commits_all_that_was_applied(
     assert int(unpack(list(rows.values()), checkpoint.hidden)["events"].sum()) == applied
 
 
+def test_a_worker_that_does_not_end_in_time_says_what_it_is_at(
+    overrides: dict[str, Any], tmp_path: Path, feed: Feed
+) -> None:
+    worker = start_worker({**overrides, "shutdown_timeout_s": 0.001}, tmp_path)
+    try:
+        feed.send(10)
+        wait_until(lambda: _applied(worker) == 10, worker)
+        assert worker.stop() == 1
+    finally:
+        worker.kill()
+    said = worker.last_line()
+    assert said.startswith("WorkerError: The worker did not end within 0.001 s of being told to;")
+    assert "Still under way: " in said
+    assert "Worker._stop_on_signal in " in said
+
+
 def _applied(worker: WorkerProcess) -> float:
     samples = worker.metrics()
     return sum(v for k, v in samples.items() if k[0] == "interest_events_total")
