@@ -27,7 +27,7 @@ from model.events import EventBatch
 from model.interest_lstm import InterestLSTM
 from model.learning import LearningSettings, Progress, fit_network
 from model.vocabulary import Vocabulary
-from model.windows import UserSteps, draw_windows
+from model.windows import Decay, UserSteps, draw_windows
 
 EXEMPLARS = 30_000
 """Histories that are kept for replay."""
@@ -87,9 +87,8 @@ def moved_on(
     replayed = EventBatch.joined([old, batch], [len(users), 0])
     steps = UserSteps(by_user(replayed))
     half_life_s, horizon_s = checkpoint.statistics.half_life_s, checkpoint.horizon_s
-    none = draw_windows(
-        steps, int(steps.clock_s.min()), 0, half_life_s, horizon_s, vocabulary.categories, random
-    )
+    first_s = int(steps.clock_s.min())
+    none = draw_windows(steps, first_s, 0, Decay(half_life_s), horizon_s, random)
     network.train().requires_grad_(True)
     fit_network(network, steps, none, learning, random, None, progress)
     follow, together = _pairs_of(batch, replace(checkpoint, vocabulary=vocabulary))

@@ -13,7 +13,7 @@ from model.checkpoint import TEMPERATURES, Statistics
 from model.events import SESSION_GAP_S, EventBatch
 from model.grouping import category_groups
 from model.vocabulary import Vocabulary
-from model.windows import UserSteps
+from model.windows import Decay, UserSteps
 
 NEIGHBOURS = 64
 TOP_ITEMS = 20
@@ -87,7 +87,7 @@ def category_rates(
     if len(step) == 0:
         return None
     chosen = step[:: -(-len(step) // RATE_WINDOWS)]
-    windows = users.windows(chosen, users.clock_s[chosen], half_life_s, horizon_s, categories)
+    windows = users.windows(chosen, users.clock_s[chosen], Decay(half_life_s), horizon_s)
     touched = np.bincount(windows.labels.category, minlength=categories)
     rate = (touched + 0.1) / (len(windows) + 1.0)
     rate[0] = 0.0

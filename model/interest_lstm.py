@@ -78,9 +78,8 @@ class InterestLSTM(nn.Module):
         # category readout: trend + counts + LSTM
         self.trend = nn.Parameter(torch.zeros(size.categories))
         self.count_weight = nn.Parameter(torch.zeros(RATES))
-        self.share_weight = nn.Parameter(torch.zeros(RATES))
-        self.seen_weight = nn.Parameter(torch.zeros(()))
-        self.seen_trend_weight = nn.Parameter(torch.zeros(()))
+        self.share_level = nn.Parameter(torch.zeros(RATES))
+        self.share_weight = nn.Parameter(torch.zeros(()))
         self.total_weight = nn.Parameter(torch.zeros(RATES))
         # what the touched categories say of the others: counts -> profile -> logits
         self.profile_weight = nn.Parameter(torch.full((RATES,), 1 / RATES))
@@ -149,16 +148,22 @@ class InterestLSTM(nn.Module):
         log_counts  (B, R, C) log(1 + decayed count) per rate
         shares      (B, R, C) decayed count over the user's total at that rate
         """
-        counted = torch.einsum("brc,r->bc", log_counts, self.count_weight) + torch.einsum(
-            "brc,r->bc", shares, self.share_weight
-        )
-        # the trend says less about a category that the user has touched
-        seen = (log_counts[:, -1] > 0).to(out.dtype)
-        seen = seen * (self.seen_weight + self.seen_trend_weight * self.trend)
+        counted = torch.einsum("brc,r->bc", log_counts, self.count_weight)
         total = torch.log1p(torch.expm1(log_counts).sum(2)) @ self.total_weight  # (B,)
         weight = torch.einsum("brc,r->bc", shares, self.profile_weight)
         profiled = self.profile_logits(weight @ self.profile.weight)
-        return self.background_logits(out) + profiled + counted + seen + total[:, None]
+        mixed = self.share_logits(shares.transpose(1, 2), self.trend)
+        return self.background_logits(out) + profiled + counted + mixed + total[:, None]
+
+    def share_logits(self, shares: Tensor, trend: Tensor) -> Tensor:
+        """What the user's own shares of categories add to their trend: (..., R), (...) -> (...).
+
+        Added to the trend as it is (weight 1), it makes log(rate + share): what everybody does and
+        what the user does are mixed as shares, so that where the user has done enough, what
+        everybody does says little.
+        """
+        share = shares @ torch.exp(self.share_level)
+        return self.share_weight * torch.log1p(share * torch.exp(-trend))
 
     def profile_logits(self, profile: Tensor) -> Tensor:
         """What profiles (B, P) say of every category, (B, C).

@@ -138,14 +138,11 @@ def category_logits(
     category, held = rows["slot_category"][row, slot], counts[row, :, slot]  # (M,), (M, rates)
     sums = counts.sum(2)  # (R, rates)
     count_weight = network.count_weight.detach().numpy()
-    share_weight = network.share_weight.detach().numpy()
     share = held / np.maximum(sums, 1e-9)[row]  # (M, rates)
     logits += in_blocks(network.profile_logits, _profiles(len(rows), row, category, share, network))
-    part = (np.log1p(held) * count_weight).sum(1)  # (M,)
-    part += (share * share_weight).sum(1)
     trend = network.trend.detach().numpy()[category]
-    seen = network.seen_weight.detach().numpy() + network.seen_trend_weight.detach().numpy() * trend
-    part += np.where(held[:, -1] > 0, seen, np.float32(0))
+    part = (np.log1p(held) * count_weight).sum(1)  # (M,)
+    part += _share_logits(share, trend, network)
     logits[row, category] += part
     total_weight = network.total_weight.detach().numpy()
     logits += (np.log1p(sums) * total_weight).sum(1, keepdims=True)
@@ -153,6 +150,13 @@ def category_logits(
     logits /= checkpoint.statistics.temperature[bucket][:, None]
     logits += checkpoint.statistics.level
     return logits
+
+
+def _share_logits(share: np.ndarray, trend: np.ndarray, network: InterestLSTM) -> np.ndarray:
+    """``InterestLSTM.share_logits`` of M slots: (M, rates), (M,) -> (M,)."""
+    level = np.exp(network.share_level.detach().numpy())
+    mixed = (share * level).sum(1) * np.exp(-trend)
+    return np.asarray(network.share_weight.detach().numpy() * np.log1p(mixed))
 
 
 def _profiles(

@@ -17,7 +17,9 @@ from model.windows import Sparse, UserSteps, Windows
 
 COUNTER_BATCH = 256
 COUNTER_RATE = 0.05
-COUNTERS = ("count_weight", "share_weight", "seen_weight", "seen_trend_weight", "total_weight")
+COUNTER_RANK_WEIGHT = 100.0
+"""Of the listwise part of the counters' loss: beside it the rest sets the level."""
+COUNTERS = ("count_weight", "share_level", "share_weight", "total_weight")
 PROFILES = ("profile_weight", "profile.weight", "profile_logit")
 """Parameters of the counts that speak for other categories: counted, not learned."""
 GRADIENT_NORM = 1.0
@@ -36,8 +38,7 @@ class LearningSettings:
 
     label_smoothing share of a target that is spread over all items (full softmax only)
     window_weight   weight of the window loss beside the next-item loss
-    rank_weight     weight of the ranking part (listwise) of the window loss; the counters alone
-                    rank best without it
+    rank_weight     weight of the ranking part (listwise) of the window loss
     sampled_above   catalogues above this size use a sampled softmax with ``negatives`` items
     """
 
@@ -142,10 +143,8 @@ def count_logits(network: InterestLSTM, counts: Sparse, windows: np.ndarray) -> 
     total = np.zeros((len(windows), count.shape[1]), np.float32)
     np.add.at(total, row, count)
     share = seen / torch.from_numpy(np.maximum(total, 1e-9)[row])
-    part = torch.log1p(seen) @ network.count_weight + share @ network.share_weight
-    trend = network.trend[torch.from_numpy(category)]
-    seen_logit = network.seen_weight + network.seen_trend_weight * trend
-    part = part + (seen[:, -1] > 0).to(part.dtype) * seen_logit
+    part = torch.log1p(seen) @ network.count_weight
+    part = part + network.share_logits(share, network.trend[torch.from_numpy(category)])
     activity = torch.log1p(torch.from_numpy(total)) @ network.total_weight  # (B,)
     categories = network.size.categories
     place = torch.from_numpy(row * categories + category)
@@ -184,11 +183,13 @@ def fit_counters(
     random: np.random.Generator,
     progress: Progress,
     smoothing: float,
+    trend_rate: float = COUNTER_RATE / 10,
 ) -> None:
     """Fits trend and counters alone: the LSTM has to earn its place on top of them.
 
-    smoothing  windows that every category is taken to have been touched in, besides the real ones:
-               of thousands of categories many are touched by a user or none, who says little
+    smoothing   windows that every category is taken to have been touched in, besides the real
+                ones: of thousands of categories many are touched by a user or none, who says little
+    trend_rate  first learning rate of the trend, which starts as the log-odds of being touched
     """
     with torch.no_grad():
         network.interest.weight.zero_()
@@ -199,24 +200,23 @@ def fit_counters(
         share = np.minimum((touched + smoothing) / (len(windows) + 2 * smoothing), 0.999)
         # the base rate is that of users who mostly have counts: the trend must come down
         network.trend.copy_(torch.from_numpy(np.log(share / (1 - share)) - 0.5))
-        network.count_weight.fill_(0.3)
-        network.share_weight.fill_(0.5)
-        network.seen_weight.fill_(0.5)
-        network.seen_trend_weight.zero_()
+        network.count_weight.zero_()
+        network.share_level.fill_(-1.0)
+        network.share_weight.fill_(1.0)
         network.total_weight.zero_()
         network.profile_logit.zero_()
     if len(windows) == 0:
         return
     groups = [
         {"params": [getattr(network, name) for name in COUNTERS], "lr": COUNTER_RATE},
-        {"params": [network.trend], "lr": COUNTER_RATE / 10},
+        {"params": [network.trend], "lr": trend_rate},
     ]
     optimiser = torch.optim.Adam(groups)
-    rates = [COUNTER_RATE, COUNTER_RATE / 10]
+    rates = [COUNTER_RATE, trend_rate]
     for step in range(settings.counter_steps):
         chosen = random.choice(len(windows), min(COUNTER_BATCH, len(windows)), replace=False)
         logits = network.trend + count_logits(network, windows.counts, chosen)
-        loss = window_loss(logits, windows.labels, chosen, 0.0)
+        loss = window_loss(logits, windows.labels, chosen, COUNTER_RANK_WEIGHT)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         for group, rate in zip(optimiser.param_groups, rates, strict=True):

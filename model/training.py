@@ -46,7 +46,7 @@ from model.learning import (
     next_items,
 )
 from model.vocabulary import Vocabulary
-from model.windows import UserSteps, Windows, cutoff_windows, draw_windows
+from model.windows import Decay, UserSteps, Windows, cutoff_windows, draw_windows
 
 HALF_LIVES = ((1 / 30, 7 / 30, 1.0), (1 / 10, 1.0, 4.0), (1 / 3, 2.0, 12.0))
 """Sets that are tried, in horizons: some shops' interests last for years."""
@@ -54,6 +54,8 @@ REPEAT_WEIGHTS = (0.3, 1.0, 0.1)
 """Of a step whose category the session has had before; a quick training takes the first."""
 SMOOTHINGS = (1.0, 0.1, 3.0, 10.0)
 """Users who are taken to touch every category; a quick training takes the first number."""
+TREND_RATES = (0.005, 0.0005)
+"""First learning rate of the trend of each category; a quick training takes the first."""
 SHORT_LOG_HORIZONS = 3
 """A log shorter than so many horizons is trained on a fifth of its span instead."""
 UNTRAINED_HIDDEN = 8
@@ -78,6 +80,7 @@ class TrainingConfig:
     half_lives          sets of half-lives of the counts that are tried, in horizons
     repeat_weights      what a step counts whose category the session has had: those that are tried
     smoothings          users who are taken to touch every category: numbers that are tried
+    trend_rates         learning rates of the counters' trend that are tried
     calibration_steps   shuffled steps that the threshold is set on, at most
     diversity           lambda of the calibrated re-ranking of lists, 0 for none; see ranking.py
     """
@@ -101,6 +104,7 @@ class TrainingConfig:
     half_lives: Sequence[tuple[float, ...]] = HALF_LIVES
     repeat_weights: Sequence[float] = REPEAT_WEIGHTS
     smoothings: Sequence[float] = SMOOTHINGS
+    trend_rates: Sequence[float] = TREND_RATES
     learning: LearningSettings = field(default_factory=LearningSettings)
 
     @classmethod
@@ -124,6 +128,7 @@ class TrainingConfig:
             half_lives=HALF_LIVES[:1],
             repeat_weights=REPEAT_WEIGHTS[:1],
             smoothings=SMOOTHINGS[:1],
+            trend_rates=TREND_RATES[:1],
             learning=learning,
             calibration_steps=50_000,
         )
@@ -205,39 +210,41 @@ def make_vocabulary(log: EventLog, config: TrainingConfig) -> Vocabulary:
 class _Material:
     """The log as the parts of a training see it; times in seconds.
 
-    repeat_weight  of a step whose category the session has had before
-    smoothing      users who touch every category, besides the real ones
+    decay       how steps are counted
+    smoothing   users who touch every category, besides the real ones
+    trend_rate  learning rate of the counters' trend
     """
 
     vocabulary: Vocabulary
     batch: EventBatch
     names: list[str]
     horizon_s: int
-    half_life_s: np.ndarray
-    repeat_weight: float
+    decay: Decay
     late_s: int
     end_s: int
     smoothing: float
+    trend_rate: float
 
     @property
     def counting(self) -> _Counting:
         """What the counters depend on."""
-        return tuple(self.half_life_s.tolist()), self.repeat_weight, self.smoothing
+        lives = tuple(self.decay.half_life_s.tolist())
+        return lives, self.decay.repeat_weight, self.smoothing, self.trend_rate
 
 
-_Counting = tuple[tuple[float, ...], float, float]
+_Counting = tuple[tuple[float, ...], float, float, float]
 
 
 def _material(log: EventLog, config: TrainingConfig) -> _Material:
     vocabulary = make_vocabulary(log, config)
     batch, names = log.batch(vocabulary)
     horizon_s = horizon_of(log, config.horizon_s)
-    half_life_s = np.array(HALF_LIVES[0]) * horizon_s
+    decay = Decay(np.array(HALF_LIVES[0]) * horizon_s, config.repeat_weights[0])
     end_s = int(log.time_ms.max()) // 1000 + 1
     late_s = min(end_s - horizon_s, int(np.quantile(log.time_ms, 1 - LATE_SHARE)) // 1000)
-    repeat_weight, smoothing = config.repeat_weights[0], config.smoothings[0]
+    smoothing, trend_rate = config.smoothings[0], config.trend_rates[0]
     return _Material(
-        vocabulary, batch, names, horizon_s, half_life_s, repeat_weight, late_s, end_s, smoothing
+        vocabulary, batch, names, horizon_s, decay, late_s, end_s, smoothing, trend_rate
     )
 
 
@@ -253,12 +260,15 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     held_steps = held[np.argsort(m.batch.user, kind="stable")]
     choice = early, whole, held_steps, config, progress
     known: dict[_Counting, tuple[float, float]] = {}
-    repeats = [replace(m, repeat_weight=each) for each in config.repeat_weights]
-    m = _best_counters(repeats, known, *choice)
-    lives = [replace(m, half_life_s=np.array(each) * m.horizon_s) for each in config.half_lives]
-    m = _best_counters(lives, known, *choice)
+    decays = [replace(m.decay, repeat_weight=each) for each in config.repeat_weights]
+    m = _best_counters([replace(m, decay=each) for each in decays], known, *choice)
+    lives = [np.array(each) * m.horizon_s for each in config.half_lives]
+    decays = [replace(m.decay, half_life_s=each) for each in lives]
+    m = _best_counters([replace(m, decay=each) for each in decays], known, *choice)
     smoothed = [replace(m, smoothing=each) for each in config.smoothings]
     m = _best_counters(smoothed, known, *choice)
+    moved = [replace(m, trend_rate=each) for each in config.trend_rates]
+    m = _best_counters(moved, known, *choice)
     network = _network(m.vocabulary, config)
 
     random = np.random.default_rng(config.seed)
@@ -315,6 +325,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "updates kept": float(kept),
         "scale of the profile": profile.scale,
         "users added to each category": m.smoothing,
+        "learning rate of the trend": m.trend_rate,
         "next-item NDCG@10 of the lists": ndcg,
         "spread of observed shares beyond chance, in log-odds": _mean(reliability[:, 1]),
     }
@@ -368,7 +379,7 @@ def _fit_counters(
 ) -> None:
     owners = len(np.unique(users.segment[windows.step]))
     smoothing = m.smoothing * len(windows) / max(owners, 1)
-    fit_counters(network, windows, learning, random, progress, smoothing)
+    fit_counters(network, windows, learning, random, progress, smoothing, m.trend_rate)
 
 
 def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
@@ -384,8 +395,8 @@ def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
 
 
 def _counted(batch: EventBatch, m: _Material) -> Statistics:
-    statistics = count_statistics(batch, m.vocabulary, m.half_life_s, m.horizon_s)
-    return replace(statistics, repeat_weight=np.array([m.repeat_weight]))
+    statistics = count_statistics(batch, m.vocabulary, m.decay.half_life_s, m.horizon_s)
+    return replace(statistics, repeat_weight=np.array([m.decay.repeat_weight]))
 
 
 def _together(batch: EventBatch, m: _Material, config: TrainingConfig) -> CoOccurrence:
@@ -408,16 +419,7 @@ def _network(vocabulary: Vocabulary, config: TrainingConfig) -> InterestLSTM:
 def _windows(
     users: UserSteps, end_s: int, m: _Material, config: TrainingConfig, random: np.random.Generator
 ) -> Windows:
-    return draw_windows(
-        users,
-        end_s,
-        config.windows,
-        m.half_life_s,
-        m.horizon_s,
-        m.vocabulary.categories,
-        random,
-        m.repeat_weight,
-    )
+    return draw_windows(users, end_s, config.windows, m.decay, m.horizon_s, random)
 
 
 def _validation(
@@ -430,12 +432,11 @@ def _validation(
     steps = np.flatnonzero(np.append(held[1:], False) & (next_items(whole) > 0))
     if len(steps) > tuning.MAX_STEPS:
         steps = np.sort(random.choice(steps, tuning.MAX_STEPS, replace=False))
-    asked = m.half_life_s, m.horizon_s, m.vocabulary.categories, m.repeat_weight
-    windows = cutoff_windows(whole, m.late_s, *asked)
+    windows = cutoff_windows(whole, m.late_s, m.decay, m.horizon_s)
     if len(windows) > tuning.MAX_USERS:
         chosen = np.sort(random.choice(len(windows), tuning.MAX_USERS, replace=False))
         step, now_s = windows.step[chosen], windows.now_s[chosen]
-        windows = whole.windows(step, now_s, *asked)
+        windows = whole.windows(step, now_s, m.decay, m.horizon_s)
     return Validation(whole, steps, windows)
 
 
@@ -479,9 +480,9 @@ def _card(
         f"Vocabulary: {len(v.item_names):,} items, {len(v.category_names):,} categories; "
         f"items seen fewer than {config.min_item_count} times share {v.item_buckets} buckets.",
         f"Predicted window: {m.horizon_s / DAY_S:.4g} days; half-lives of the counts: "
-        + ", ".join(f"{s / DAY_S:.3g}" for s in m.half_life_s)
+        + ", ".join(f"{s / DAY_S:.3g}" for s in m.decay.half_life_s)
         + " days; a category's later steps in a session count "
-        + f"{m.repeat_weight:g} each.",
+        + f"{m.decay.repeat_weight:g} each.",
         f"Later slice that chose: from {_day(m.late_s * 1000)} on.",
         "",
         "| figure of the later slice | value |",

@@ -41,6 +41,18 @@ class Sparse:
 
 
 @dataclass(frozen=True)
+class Decay:
+    """How steps are counted.
+
+    half_life_s    (R,) half-lives of the counts, fastest first
+    repeat_weight  of a step whose category the session has had before, see ``Statistics``
+    """
+
+    half_life_s: np.ndarray
+    repeat_weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Windows:
     """M windows: ``step`` is the user's last step (index into the sorted steps)."""
 
@@ -103,21 +115,15 @@ class UserSteps:
         self,
         step: np.ndarray,
         now_s: np.ndarray,
-        half_life_s: np.ndarray,
+        decay: Decay,
         horizon_s: int,
-        categories: int,
-        repeat_weight: float = 1.0,
     ) -> Windows:
-        """Counts at ``now_s`` and labels of the horizon after it, for windows at steps.
-
-        repeat_weight  of a step whose category the session has had before, see ``Statistics``
-        """
+        """Counts at ``now_s`` and labels of the horizon after it, for windows at steps."""
         segment = self.segment[step]
         first = np.maximum(self.start[segment], step + 1 - LOOK_BACK_STEPS)
         end = np.searchsorted(self._key, now_s + horizon_s + (segment << 33), side="right")
-        weight = np.where(self.comes_again, repeat_weight, 1.0)
-        counts = self._entries(first, step + 1, now_s, half_life_s, weight)
-        labels = self._entries(step + 1, end, now_s, np.zeros(0), weight)
+        counts = self._entries(first, step + 1, now_s, decay)
+        labels = self._entries(step + 1, end, now_s, Decay(np.zeros(0)))
         return Windows(step, now_s, counts, labels)
 
     def _entries(
@@ -125,8 +131,7 @@ class UserSteps:
         first: np.ndarray,
         end: np.ndarray,
         now_s: np.ndarray,
-        half_life_s: np.ndarray,
-        weight: np.ndarray,
+        decay: Decay,
     ) -> Sparse:
         """Decayed counts of the distinct categories of steps first..end of each window."""
         sizes = np.cumsum(np.maximum(end - first, 0))
@@ -135,10 +140,10 @@ class UserSteps:
             done = sizes[at - 1] if at else 0
             stop = max(at + 1, int(np.searchsorted(sizes, done + _CHUNK_ENTRIES)))
             chosen = slice(at, stop)
-            parts.append(self._part(first[chosen], end[chosen], now_s[chosen], half_life_s, weight))
+            parts.append(self._part(first[chosen], end[chosen], now_s[chosen], decay))
             parts[-1] = (parts[-1][0] + at, *parts[-1][1:])
             at = stop
-        rates = len(half_life_s)
+        rates = len(decay.half_life_s)
         window = np.concatenate([p[0] for p in parts]) if parts else np.zeros(0, np.int64)
         category = np.concatenate([p[1] for p in parts]) if parts else np.zeros(0, np.int64)
         count = np.concatenate([p[2] for p in parts]) if parts else np.zeros((0, rates), np.float32)
@@ -150,23 +155,24 @@ class UserSteps:
         first: np.ndarray,
         end: np.ndarray,
         now_s: np.ndarray,
-        half_life_s: np.ndarray,
-        weight: np.ndarray,
+        decay: Decay,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         index, window = ranges(first, end)
         category = self.steps.category[index]
         kept = category > 0
-        if len(half_life_s) == 0:
+        rates = len(decay.half_life_s)
+        if rates == 0:  # labels
             kept &= self.is_target[index]
         index, window, category = index[kept], window[kept], category[kept]
         key, where = np.unique(window << 17 | category, return_inverse=True)
         age_s = now_s[window] - self.clock_s[index]
-        count = np.zeros((len(key), len(half_life_s)), np.float32)
-        for rate, half_life in enumerate(half_life_s):
-            decayed = weight[index] * np.exp2(-age_s / half_life)
+        count = np.zeros((len(key), rates), np.float32)
+        weight = np.where(self.comes_again[index], decay.repeat_weight, 1.0) if rates else None
+        for rate, half_life in enumerate(decay.half_life_s):
+            decayed = weight * np.exp2(-age_s / half_life)
             count[:, rate] = np.bincount(where, decayed, minlength=len(key))
         window, category = key >> 17, key & 0x1FFFF
-        if len(half_life_s):  # a row holds so many categories, the heaviest at the slowest rate
+        if rates:  # a row holds so many categories, the heaviest at the slowest rate
             order = np.lexsort((-count[:, -1], window))
             place = np.arange(len(key)) - np.searchsorted(window, np.arange(len(first)))[window]
             held = np.sort(order[place < SLOTS])
@@ -178,11 +184,9 @@ def draw_windows(
     users: UserSteps,
     end_s: int,
     count: int,
-    half_life_s: np.ndarray,
+    decay: Decay,
     horizon_s: int,
-    categories: int,
     random: np.random.Generator,
-    repeat_weight: float = 1.0,
 ) -> Windows:
     """At most ``count`` windows that end by ``end_s``: a fifth at steps, the rest at any time.
 
@@ -192,7 +196,7 @@ def draw_windows(
     latest_s = end_s - horizon_s
     step = np.flatnonzero(users.clock_s <= latest_s)
     if len(step) == 0:
-        return users.windows(step, step, half_life_s, horizon_s, categories, repeat_weight)
+        return users.windows(step, step, decay, horizon_s)
     following = np.full(len(users), np.iinfo(np.int64).max)
     following[:-1] = np.where(users.new_user[1:], following[:-1], users.clock_s[1:])
     until = np.minimum(following[step], latest_s)
@@ -212,20 +216,13 @@ def draw_windows(
     now_s[at_step] = users.clock_s[step[at_step]]
     chosen = np.sort(np.concatenate((later, at_step)))
     step, now_s = step[chosen], now_s[chosen]
-    return users.windows(step, now_s, half_life_s, horizon_s, categories, repeat_weight)
+    return users.windows(step, now_s, decay, horizon_s)
 
 
-def cutoff_windows(
-    users: UserSteps,
-    cutoff_s: int,
-    half_life_s: np.ndarray,
-    horizon_s: int,
-    categories: int,
-    repeat_weight: float = 1.0,
-) -> Windows:
+def cutoff_windows(users: UserSteps, cutoff_s: int, decay: Decay, horizon_s: int) -> Windows:
     """One window at ``cutoff_s`` for each user with a step before it."""
     segment = np.arange(len(users.start) - 1)
     step = users.last_before(np.full(len(segment), cutoff_s - 1), segment)
     step = step[step >= users.start[segment]]
     now_s = np.full(len(step), cutoff_s)
-    return users.windows(step, now_s, half_life_s, horizon_s, categories, repeat_weight)
+    return users.windows(step, now_s, decay, horizon_s)

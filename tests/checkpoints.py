@@ -101,6 +101,6 @@ def _network(vocabulary: Vocabulary, hidden: int, seed: int) -> InterestLSTM:
         network.item_bias.normal_(std=0.1)
         network.trend.fill_(-2.0)
         network.count_weight.fill_(0.3)
-        network.share_weight.fill_(0.5)
-        network.seen_weight.fill_(0.4)
+        network.share_level.fill_(-1.0)
+        network.share_weight.fill_(0.7)
     return network

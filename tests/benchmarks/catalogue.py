@@ -84,8 +84,8 @@ def _network(
             table.weight.mul_(4.0)
         network.trend.fill_(-2.0)
         network.count_weight.fill_(0.3)
-        network.share_weight.fill_(0.5)
-        network.seen_weight.fill_(0.4)
+        network.share_level.fill_(-1.0)
+        network.share_weight.fill_(0.7)
         weight = network.item.weight.numpy()
         random.standard_normal(out=weight, dtype=np.float32)
         weight *= SPREAD

@@ -11,7 +11,7 @@ from model.events import EventBatch
 from model.interest_lstm import InterestLSTM, NetworkSize
 from model.learning import LearningSettings, fit_counters
 from model.tuning import ProfileChoice, choose_profile, window_merits
-from model.windows import UserSteps, Windows, cutoff_windows
+from model.windows import Decay, UserSteps, Windows, cutoff_windows
 from tests.event_batches import clicks
 
 CATEGORIES = 13
@@ -76,7 +76,7 @@ def windows_of(user: np.ndarray, category: np.ndarray) -> tuple[EventBatch, Wind
     fields = {**batch.__dict__, "time_ms": (1 + place[order]) * DAY_S * 1000}
     steps = by_user(EventBatch(**fields))
     users = UserSteps(steps)
-    return steps, cutoff_windows(users, int(4.5 * DAY_S), HALF_LIFE_S, 10 * DAY_S, CATEGORIES)
+    return steps, cutoff_windows(users, int(4.5 * DAY_S), Decay(HALF_LIFE_S), 10 * DAY_S)
 
 
 def choice(grouped: bool) -> tuple[ProfileChoice, float, float]:
@@ -121,6 +121,6 @@ def test_labels_are_of_the_target_alone() -> None:
     steps = EventBatch(**fields)
     for target, expected in ((None, [2, 3, 4]), (2, [2, 4])):
         users = UserSteps(steps, target)
-        windows = cutoff_windows(users, int(1.5 * DAY_S), HALF_LIFE_S, 10 * DAY_S, CATEGORIES)
+        windows = cutoff_windows(users, int(1.5 * DAY_S), Decay(HALF_LIFE_S), 10 * DAY_S)
         assert windows.labels.category.tolist() == expected
         assert windows.counts.category.tolist() == [1]

@@ -69,3 +69,17 @@ def test_padded_sizes() -> None:
 def test_gap_buckets_are_powers_of_two() -> None:
     gaps = torch.tensor([-5, 0, 1, 2, 3, 4, 1023, 1024, 2**24, 2**40])
     assert gap_bucket(gaps).tolist() == [0, 0, 1, 2, 2, 3, 10, 11, 25, 25]
+
+
+def test_shares_are_mixed_with_everybodys_rates() -> None:
+    network = InterestLSTM(NetworkSize(items=10, categories=5))
+    rates, trend = len(network.share_level), torch.tensor([-4.0, -0.5, -1.0])
+    shares = torch.rand(3, rates)
+    with torch.no_grad():
+        network.share_weight.fill_(1.0)
+        network.share_level.copy_(torch.linspace(-1.0, 1.0, rates))
+        mixed = trend + network.share_logits(shares, trend)
+        untouched = network.share_logits(torch.zeros(3, rates), trend)
+        wanted = torch.log(trend.exp() + shares @ network.share_level.exp())
+    torch.testing.assert_close(mixed, wanted)
+    assert (untouched == 0).all()

@@ -52,7 +52,7 @@ from model.training import (
     train,
 )
 from model.transition import transition
-from model.windows import UserSteps, cutoff_windows, draw_windows
+from model.windows import Decay, UserSteps, cutoff_windows, draw_windows
 
 LEARNING = LearningSettings(max_steps=12, counter_steps=40, lanes=8, chunk=8, validate_every=6)
 CONFIG = TrainingConfig(hidden=16, windows=600, refit=False, learning=LEARNING)
@@ -197,7 +197,7 @@ def test_smoothing_lifts_the_categories_that_few_touch(log: EventLog) -> None:
     users = UserSteps(by_user(batch))
     end_s = int(users.clock_s.max()) + 1
     random = np.random.default_rng(0)
-    windows = draw_windows(users, end_s, 200, HALF_LIFE_S, HORIZON_S, 60, random)
+    windows = draw_windows(users, end_s, 200, Decay(HALF_LIFE_S), HORIZON_S, random)
     touches = np.bincount(windows.labels.category, minlength=60)
     assert (touches[1:] == 0).any()
 
@@ -237,7 +237,7 @@ def test_windows_count_and_label_what_stands_there(
 ) -> None:
     users = UserSteps(by_user(steps))
     cutoff_s = cutoff_ms // 1000
-    windows = cutoff_windows(users, cutoff_s, HALF_LIFE_S, HORIZON_S, 1000, repeat_weight)
+    windows = cutoff_windows(users, cutoff_s, Decay(HALF_LIFE_S, repeat_weight), HORIZON_S)
     weight = np.ones(len(steps))
     seen: dict[int, set[int]] = {}
     last_ms: dict[int, int] = {}
@@ -271,7 +271,7 @@ def test_drawn_windows_end_inside_the_log(steps: EventBatch) -> None:
     users = UserSteps(by_user(steps))
     end_s = int(users.clock_s.max())
     random = np.random.default_rng(0)
-    windows = draw_windows(users, end_s, 500, HALF_LIFE_S, HORIZON_S, 1000, random)
+    windows = draw_windows(users, end_s, 500, Decay(HALF_LIFE_S), HORIZON_S, random)
     assert 100 < len(windows) <= 500
     assert (windows.now_s + HORIZON_S <= end_s).all()
     assert (users.clock_s[windows.step] <= windows.now_s).all()
@@ -311,11 +311,9 @@ def test_training_and_rows_see_the_same_interests(
     checkpoint = replace(checkpoint, statistics=statistics)
     cutoff_s = int(np.quantile(steps.time_ms, 0.6)) // 1000
     users = UserSteps(by_user(steps))
-    half_life_s = checkpoint.statistics.half_life_s
+    decay = Decay(checkpoint.statistics.half_life_s, repeat_weight)
     size = checkpoint.network.size
-    windows = cutoff_windows(
-        users, cutoff_s, half_life_s, checkpoint.horizon_s, size.categories, repeat_weight
-    )
+    windows = cutoff_windows(users, cutoff_s, decay, checkpoint.horizon_s)
     with torch.inference_mode():
         hidden = hidden_at(checkpoint.network, users, np.sort(windows.step))
         out = readout(checkpoint.network, hidden, users, windows.step)
