@@ -24,6 +24,9 @@ DAMAGED = "DAMAGED"
 FILES_SEEN = "files-seen"
 """A file that says how long the store's list of its files was when rows were last written."""
 
+_noted: dict[Path, tuple[Path, int]] = {}
+"""By store that is open, the list of its files and the length that was written down."""
+
 _T = TypeVar("_T")
 
 
@@ -62,6 +65,7 @@ def open_or_wipe(path: Path, open_store: Callable[[], _T]) -> _T:
 
     What keeps it from being opened otherwise is raised as it came.
     """
+    _noted.pop(path, None)
     if (path / DAMAGED).exists():
         _wipe(path, "it could not be read")
     elif _has_lost_files(path):
@@ -96,12 +100,15 @@ def note_files(path: Path) -> None:
     RocksDB takes a list that has lost its end for a whole one, and opens without the rows of the
     files that are missing there. What was added to the list after the last batch is not seen.
     """
+    with suppress(OSError):  # it is another list now
+        if path in _noted and _noted[path][0].stat().st_size == _noted[path][1]:
+            return
     with suppress(OSError, ValueError):  # then the next batch does it
-        now, seen = _file_list(path), path / FILES_SEEN
-        if not seen.exists() or seen.read_text() != _as_text(now):
-            new = seen.with_suffix(".new")
-            new.write_text(_as_text(now))
-            new.replace(seen)
+        list_file, (number, size) = _list_file(path), _file_list(path)
+        new = (path / FILES_SEEN).with_suffix(".new")
+        new.write_text(f"{number} {size}")
+        new.replace(path / FILES_SEEN)
+        _noted[path] = list_file, size
 
 
 def _has_lost_files(path: Path) -> bool:
@@ -114,12 +121,12 @@ def _has_lost_files(path: Path) -> bool:
 
 def _file_list(path: Path) -> tuple[int, int]:
     """Number of the MANIFEST that is in use, and its size; numbers rise with each opening."""
-    name = (path / "CURRENT").read_text().strip()
-    return int(name.removeprefix("MANIFEST-")), (path / name).stat().st_size
+    list_file = _list_file(path)
+    return int(list_file.name.removeprefix("MANIFEST-")), list_file.stat().st_size
 
 
-def _as_text(file_list: tuple[int, int]) -> str:
-    return f"{file_list[0]} {file_list[1]}"
+def _list_file(path: Path) -> Path:
+    return path / (path / "CURRENT").read_text().strip()
 
 
 def _is_damage(error: Exception) -> bool:

@@ -18,6 +18,9 @@ def test_equals_kafka_for_any_keys(keys: list[bytes], partitions: int) -> None:
     expected = [kafkas(key, partitions) for key in keys]
 
     assert partitions_for(keys, partitions).tolist() == expected
+    if keys:  # so that they are many bytes, which are hashed together
+        many = [bytes(200), *keys]
+        assert partitions_for(many, partitions)[1:].tolist() == expected
 
 
 def test_known_values() -> None:
