@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -207,45 +207,52 @@ def make_vocabulary(log: EventLog, config: TrainingConfig) -> Vocabulary:
 
 
 @dataclass(frozen=True)
-class _Material:
-    """The log as the parts of a training see it; times in seconds.
+class _Counting:
+    """How steps are counted and the counters fitted; see ``TrainingConfig`` for what is tried."""
 
-    decay       how steps are counted
-    smoothing   users who touch every category, besides the real ones
-    trend_rate  learning rate of the counters' trend
-    """
+    repeat_weight: float
+    half_lives: tuple[float, ...]
+    smoothing: float
+    trend_rate: float
+
+
+@dataclass(frozen=True)
+class _Material:
+    """The log as the parts of a training see it; times in seconds."""
 
     vocabulary: Vocabulary
     batch: EventBatch
     names: list[str]
     horizon_s: int
-    decay: Decay
     late_s: int
     end_s: int
-    smoothing: float
-    trend_rate: float
+    counting: _Counting
 
     @property
-    def counting(self) -> _Counting:
-        """What the counters depend on."""
-        lives = tuple(self.decay.half_life_s.tolist())
-        return lives, self.decay.repeat_weight, self.smoothing, self.trend_rate
-
-
-_Counting = tuple[tuple[float, ...], float, float, float]
+    def decay(self) -> Decay:
+        """How steps are counted, in seconds."""
+        lives = np.array(self.counting.half_lives) * self.horizon_s
+        return Decay(lives, self.counting.repeat_weight)
 
 
 def _material(log: EventLog, config: TrainingConfig) -> _Material:
     vocabulary = make_vocabulary(log, config)
     batch, names = log.batch(vocabulary)
     horizon_s = horizon_of(log, config.horizon_s)
-    decay = Decay(np.array(HALF_LIVES[0]) * horizon_s, config.repeat_weights[0])
     end_s = int(log.time_ms.max()) // 1000 + 1
     late_s = min(end_s - horizon_s, int(np.quantile(log.time_ms, 1 - LATE_SHARE)) // 1000)
-    smoothing, trend_rate = config.smoothings[0], config.trend_rates[0]
-    return _Material(
-        vocabulary, batch, names, horizon_s, decay, late_s, end_s, smoothing, trend_rate
-    )
+    first = _Counting(*(tried[0] for tried in _tried(config).values()))
+    return _Material(vocabulary, batch, names, horizon_s, late_s, end_s, first)
+
+
+def _tried(config: TrainingConfig) -> dict[str, Sequence[Any]]:
+    """What is tried of each field of ``_Counting``, in the order in which they are chosen."""
+    return {
+        "repeat_weight": config.repeat_weights,
+        "half_lives": config.half_lives,
+        "smoothing": config.smoothings,
+        "trend_rate": config.trend_rates,
+    }
 
 
 def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: str) -> Trained:
@@ -258,17 +265,10 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     early_batch = m.batch.take(~held)
     early = UserSteps(by_user(early_batch), config.target)
     held_steps = held[np.argsort(m.batch.user, kind="stable")]
-    choice = early, whole, held_steps, config, progress
     known: dict[_Counting, tuple[float, float]] = {}
-    decays = [replace(m.decay, repeat_weight=each) for each in config.repeat_weights]
-    m = _best_counters([replace(m, decay=each) for each in decays], known, *choice)
-    lives = [np.array(each) * m.horizon_s for each in config.half_lives]
-    decays = [replace(m.decay, half_life_s=each) for each in lives]
-    m = _best_counters([replace(m, decay=each) for each in decays], known, *choice)
-    smoothed = [replace(m, smoothing=each) for each in config.smoothings]
-    m = _best_counters(smoothed, known, *choice)
-    moved = [replace(m, trend_rate=each) for each in config.trend_rates]
-    m = _best_counters(moved, known, *choice)
+    for name, values in _tried(config).items():
+        tried = [replace(m, counting=replace(m.counting, **{name: each})) for each in values]
+        m = _best_counters(tried, known, early, whole, held_steps, config, progress)
     network = _network(m.vocabulary, config)
 
     random = np.random.default_rng(config.seed)
@@ -324,8 +324,8 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "share of the LSTM's interest kept": share,
         "updates kept": float(kept),
         "scale of the profile": profile.scale,
-        "users added to each category": m.smoothing,
-        "learning rate of the trend": m.trend_rate,
+        "users added to each category": m.counting.smoothing,
+        "learning rate of the trend": m.counting.trend_rate,
         "next-item NDCG@10 of the lists": ndcg,
         "spread of observed shares beyond chance, in log-odds": _mean(reliability[:, 1]),
     }
@@ -378,8 +378,8 @@ def _fit_counters(
     progress: Progress,
 ) -> None:
     owners = len(np.unique(users.segment[windows.step]))
-    smoothing = m.smoothing * len(windows) / max(owners, 1)
-    fit_counters(network, windows, learning, random, progress, smoothing, m.trend_rate)
+    smoothing = m.counting.smoothing * len(windows) / max(owners, 1)
+    fit_counters(network, windows, learning, random, progress, smoothing, m.counting.trend_rate)
 
 
 def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
