@@ -39,9 +39,9 @@ MAX_USERS = 2000
 READ_TOGETHER = 512
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
-RIDGES = (1.0, 4.0, 16.0, 64.0)
+RIDGES = (1.0, 4.0, 16.0, 64.0, 256.0)
 DAMPINGS = (0.0, 0.5)
-PROFILE_SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+PROFILE_SCALES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SCALE_WINDOWS = 2000
 TEMPERATURE_GRID = np.geomspace(0.5, 2.5, 41)
 NEWTON_STEPS = 12
@@ -144,8 +144,8 @@ class ProfileChoice:
 def set_profile(
     network: InterestLSTM, together: CoOccurrence, choice: ProfileChoice, windows: Windows
 ) -> None:
-    """Writes the factors into the network, scaled on the first 2,000 windows."""
-    source, target = together.factors(choice.ridge, choice.damping)
+    """Writes the factors into the network, centred and scaled on some of the windows."""
+    source, target = _centred(together.factors(choice.ridge, choice.damping), windows)
     scale = choice.scale / _spread(source, target, windows)
     with torch.no_grad():
         network.profile_weight.fill_(1 / network.profile_weight.numel())
@@ -168,7 +168,7 @@ def choose_profile(
     base_ndcg, base_loss = _merits(alone, later)
     for ridge in RIDGES if len(later) else ():
         for damping in DAMPINGS:
-            source, target = together.factors(ridge, damping)
+            source, target = _centred(together.factors(ridge, damping), windows)
             added = _profiles(source, later, rows) @ target.T / _spread(source, target, windows)
             for scale in PROFILE_SCALES:
                 ndcg, loss = _merits(alone + torch.from_numpy(added * np.float32(scale)), later)
@@ -187,11 +187,31 @@ def _profiles(source: np.ndarray, windows: Windows, rows: np.ndarray) -> np.ndar
     return _sums(row, source[category] * share.mean(1, keepdims=True), len(rows))
 
 
+def _centred(
+    factors: tuple[np.ndarray, np.ndarray], windows: Windows
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factors by which the mean profile says nothing: what users touch who are like all is the
+    trend's to say. The mean is that of some windows that have a count."""
+    source, target = factors
+    profiles = _profiles(source, windows, _some(windows))
+    counted = profiles[profiles.any(1)]
+    if len(counted):
+        source = source - counted.mean(0)
+        source[0] = 0.0
+    return source, target
+
+
 def _spread(source: np.ndarray, target: np.ndarray, windows: Windows) -> float:
-    """Standard deviation of what profiles say, over the first windows and all categories."""
-    rows = np.arange(min(len(windows), SCALE_WINDOWS))
+    """Standard deviation of what profiles say, over some windows and all categories."""
+    rows = _some(windows)
     said = _profiles(source, windows, rows) @ target[1:].T
     return max(float(said.std()), 1e-9) if len(rows) else 1.0
+
+
+def _some(windows: Windows) -> np.ndarray:
+    """At most 2,000 windows, from the first to the last."""
+    count = len(windows)
+    return np.unique(np.linspace(0, count - 1, min(count, SCALE_WINDOWS)).astype(np.int64))
 
 
 def _sums(row: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:

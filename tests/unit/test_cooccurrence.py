@@ -9,8 +9,8 @@ from model.cooccurrence import count_together
 from model.counting import by_user
 from model.events import EventBatch
 from model.interest_lstm import InterestLSTM, NetworkSize
-from model.learning import LearningSettings, fit_counters
-from model.tuning import ProfileChoice, choose_profile, window_merits
+from model.learning import COUNTERS, LearningSettings, count_logits, fit_counters
+from model.tuning import ProfileChoice, choose_profile, set_profile, window_merits
 from model.windows import Decay, UserSteps, Windows, cutoff_windows
 from tests.event_batches import clicks
 
@@ -97,6 +97,20 @@ def choice(grouped: bool) -> tuple[ProfileChoice, float, float]:
     together = count_together(steps.user, steps.category, CATEGORIES, size=32)
     chosen = choose_profile(network, together, windows, later)
     return chosen, before, window_merits(network, later)[0]
+
+
+def test_the_mean_profile_says_nothing() -> None:
+    torch.manual_seed(0)
+    network = InterestLSTM(SIZE)
+    steps, windows = windows_of(*touches(3, grouped=True))
+    together = count_together(steps.user, steps.category, CATEGORIES, size=32)
+    set_profile(network, together, ProfileChoice(ridge=1.0, damping=0.5, scale=0.4), windows)
+    with torch.no_grad():
+        for name in COUNTERS:
+            getattr(network, name).zero_()
+        said = count_logits(network, windows.counts, np.arange(len(windows))).numpy()[:, 1:]
+    assert np.isclose(said.std(), 0.4, rtol=1e-3)
+    assert np.abs(said.mean(0)).max() < 1e-4
 
 
 def test_the_profile_is_used_where_categories_go_together() -> None:
