@@ -85,7 +85,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
         checkpoint = load(checkpoint_dir)
         overrides = stack.enter_context(_kafka(console))
         overrides |= {"checkpoint": checkpoint_dir.resolve(), "log_level": "warn"}
-        if Settings().http_access() is None:  # the page asks the workers about users
+        if options.with_page and Settings().http_access() is None:  # it asks about users
             overrides |= {"http_token": secrets.token_hex(16)}
         settings = Settings(**overrides)
         summary = _replay(options, material, checkpoint, settings, overrides, home, console)
