@@ -41,6 +41,8 @@ DEFAULT_SECONDS = 60.0
 STALL_S = 60.0
 """Without a newly applied event for so long, the demo gives up with a sentence."""
 DRAIN_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 30.0
+"""For a worker to end, on a machine that everything shares."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
         checkpoint = load(checkpoint_dir)
         overrides = stack.enter_context(_kafka(console))
         overrides |= {"checkpoint": checkpoint_dir.resolve(), "log_level": "warn"}
+        overrides |= {"shutdown_timeout_s": END_TIMEOUT_S}
         if options.with_page and Settings().http_access() is None:  # it asks about users
             overrides |= {"http_token": secrets.token_hex(16)}
         settings = Settings(**overrides)
@@ -188,7 +191,7 @@ def _replay(
         interrupted = _watch(feed, observer, workers, settings, started, console)
         seconds = time.monotonic() - started
         duplicates = sum(_outcome(worker.metrics(), "duplicate") for worker in workers)
-        statuses = [worker.stop() for worker in workers]
+        statuses = [worker.stop(2 * END_TIMEOUT_S) for worker in workers]
     finally:
         producer.abandon()
         for worker in workers:
