@@ -2,7 +2,8 @@
 
 Each change is judged on the later slice of the events before T, so that no test event decides
 anything: the network is trained on what comes before that slice, fusion weights are learned from
-one half of its lists, and the other half is judged. A hidden size above 64 fits no row. Writes
+one half of its lists, and the other half is judged. A hidden size above 64, or a second layer, fits
+no row. A second table says what an attention over a row's recent steps would be worth. Writes
 model/ABLATION.md, with --quick into model/evaluation/partial.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from rich.console import Console
 
 from model.checkpoint import Checkpoint, Statistics
+from model.evaluation.attention import attention_figures
 from model.evaluation.item_lists import NDCG_10, mean_intervals, places
 from model.evaluation.markdown import table_lines
 from model.evaluation.next_item import in_replay_order, split_time
@@ -88,7 +90,7 @@ def main() -> None:
     asked = parser.parse_args()
     log = in_replay_order(read_event_log(asked.data))
     began = time.monotonic()
-    table = ablation(
+    tables = ablation(
         log.before(split_time(log)),
         1 if asked.quick else asked.seeds,
         TrainingConfig.quick() if asked.quick else TrainingConfig(),
@@ -99,13 +101,18 @@ def main() -> None:
     lines = ["# What each part is worth", "", f"Written by `{command}` in {seconds:,.0f} s.", ""]
     folder = HERE / "partial" if asked.quick else HERE.parent
     folder.mkdir(exist_ok=True)
-    text = "\n".join([*lines, f"## {table.title}", "", *table_lines(table)])
+    for table in tables:
+        lines += [f"## {table.title}", "", *table_lines(table)]
+    text = "\n".join(lines)
     (folder / "ABLATION.md").write_text(text + "\n", "utf-8")
 
 
-def ablation(log: EventLog, seeds: int, config: TrainingConfig, console: Console) -> Figures:
-    """One row a change; the differences are paired, over lists and seeds."""
+def ablation(
+    log: EventLog, seeds: int, config: TrainingConfig, console: Console
+) -> tuple[Figures, Figures]:
+    """One row a change, whose differences are paired, over lists and seeds; and the attention."""
     found: dict[str, list[np.ndarray]] = {}
+    attention: dict[str, list[float]] = {}
     for seed in range(seeds):
         base = replace(config, seed=seed, lists=LISTS, refit=False)
         for name, change in {BASE: lambda config: config, **NETWORKS}.items():
@@ -113,6 +120,9 @@ def ablation(log: EventLog, seeds: int, config: TrainingConfig, console: Console
             trained = train(log, change(base), no_progress)
             found.setdefault(name, []).append(judged(trained.draft, trained.lists, seed))
             if name == BASE:
+                seen = attention_figures(log, trained.draft, trained.lists, seed)
+                for figure, value in seen.items():
+                    attention.setdefault(figure, []).append(value)
                 for part, without in PARTS.items():
                     draft = replace(trained.draft, statistics=without(trained.draft.statistics))
                     found.setdefault(part, []).append(judged(draft, trained.lists, seed))
@@ -121,7 +131,20 @@ def ablation(log: EventLog, seeds: int, config: TrainingConfig, console: Console
     rows = [_row(name, values, found[BASE]) for name, values in found.items()]
     columns = ("change", NDCG_10.hits, NDCG_10.gain, "seeds", "change in NDCG@10")
     note = "The column of seeds is the range of NDCG@10 over them."
-    return Figures(f"{len(found[BASE][0]):,} lists, {seeds} seeds", columns, rows, note)
+    changes = Figures(f"{len(found[BASE][0]):,} lists, {seeds} seeds", columns, rows, note)
+    return changes, _attention_table(attention)
+
+
+def _attention_table(found: Mapping[str, Sequence[float]]) -> Figures:
+    rows: list[Sequence[Cell]] = [
+        [name, float(np.mean(values)), f"{min(values):.4f} to {max(values):.4f}"]
+        for name, values in found.items()
+    ]
+    note = (
+        "Learned on top of the network that stays as it is; a step carries an item as far as the "
+        "item's score falls without the step."
+    )
+    return Figures("An attention over the recent steps", ("", "mean", "seeds"), rows, note)
 
 
 def judged(draft: Checkpoint, lists: HeldLists, seed: int) -> np.ndarray:
