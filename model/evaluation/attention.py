@@ -1,4 +1,4 @@
-"""What an attention over a row's recent steps would be worth on top of a network, frozen.
+"""What an attention over a row's recent steps would be worth, on top of a frozen network.
 
 The readout gets a mean of the embeddings of the row's recent items, weighted by attention. The
 model has none: it would have to lower the next-item cross-entropy, or name the steps that carry a
