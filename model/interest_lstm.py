@@ -95,6 +95,8 @@ class InterestLSTM(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
         nn.init.normal_(self.profile.weight, std=0.3)
         nn.init.zeros_(self.activity.weight)
+        for counted in (self.profile_weight, self.profile.weight, self.profile_logit):
+            counted.requires_grad_(False)
 
     def encode(self, x: StepInput) -> Tensor:
         """Features of B steps, (B, H)."""

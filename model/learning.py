@@ -21,7 +21,7 @@ COUNTER_RANK_WEIGHT = 100.0
 """Of the listwise part of the counters' loss: beside it the rest sets the level."""
 COUNTERS = ("count_weight", "share_level", "share_weight", "total_weight")
 PROFILES = ("profile_weight", "profile.weight", "profile_logit")
-"""Parameters of the counts that speak for other categories: counted, not learned."""
+"""Weights of the counts that speak for other categories: counted, not learned."""
 GRADIENT_NORM = 1.0
 VALIDATION_LANES = 128
 VALIDATION_STEPS = 4096
@@ -318,7 +318,7 @@ def fit_network(
     sampler = None
     if network.size.items > settings.sampled_above:
         sampler = _Sampler(users.steps.item, network.size.items, random)
-    learned = [p for name, p in network.named_parameters() if name not in PROFILES]
+    learned = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(learned, lr=settings.learning_rate)
     best, best_step, best_weights = float("inf"), 0, _weights(network)
     base: tuple[float, float] | None = None

@@ -7,6 +7,7 @@ import torch
 
 from model.blocks import BLOCK_SIZES, in_blocks, padded_size
 from model.interest_lstm import InterestLSTM, NetworkSize, gap_bucket
+from model.learning import PROFILES
 from tests.checkpoints import tiny_checkpoint
 
 
@@ -83,3 +84,10 @@ def test_shares_are_mixed_with_everybodys_rates() -> None:
         wanted = torch.log(trend.exp() + shares @ network.share_level.exp())
     torch.testing.assert_close(mixed, wanted)
     assert (untouched == 0).all()
+
+
+def test_what_is_counted_gets_no_gradient() -> None:
+    """Gradients that no update takes away would grow, and count when gradients are clipped."""
+    network = InterestLSTM(NetworkSize(items=10, categories=5))
+    fixed = {name for name, value in network.named_parameters() if not value.requires_grad}
+    assert fixed == set(PROFILES)
