@@ -89,7 +89,7 @@ def moved_on(
     half_life_s, horizon_s = checkpoint.statistics.half_life_s, checkpoint.horizon_s
     first_s = int(steps.clock_s.min())
     none = draw_windows(steps, first_s, 0, Decay(half_life_s), horizon_s, random)
-    network.train().requires_grad_(True)
+    network.train().thaw()
     fit_network(network, steps, none, learning, random, None, progress)
     follow, together = _pairs_of(batch, replace(checkpoint, vocabulary=vocabulary))
     kept = Memory(

@@ -95,6 +95,11 @@ class InterestLSTM(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
         nn.init.normal_(self.profile.weight, std=0.3)
         nn.init.zeros_(self.activity.weight)
+        self.thaw()
+
+    def thaw(self) -> None:
+        """Every weight is learned, but those of the profile, which are counted."""
+        self.requires_grad_(True)
         for counted in (self.profile_weight, self.profile.weight, self.profile_logit):
             counted.requires_grad_(False)
 

@@ -183,7 +183,7 @@ def fit_counters(
     random: np.random.Generator,
     progress: Progress,
     smoothing: float,
-    trend_rate: float = COUNTER_RATE / 10,
+    trend_rate: float,
 ) -> None:
     """Fits trend and counters alone: the LSTM has to earn its place on top of them.
 

@@ -159,10 +159,11 @@ def _rank(
     )
 
 
-def recent_items(rows: StateBatch) -> tuple[np.ndarray, np.ndarray]:
-    """Items of the last J steps, newest first, 0 = none, and their ring positions: (R, J)."""
+def recent_items(rows: StateBatch, count: int = LOOK_BACK) -> tuple[np.ndarray, np.ndarray]:
+    """Items of the last ``count`` steps, newest first, 0 = none, and their ring positions: (R, J)
+    each."""
     steps = rows["steps"].astype(np.int64)[:, None]
-    back = np.arange(LOOK_BACK)
+    back = np.arange(count)
     position = (steps - 1 - back) % RECENT
     item = np.take_along_axis(rows["recent_item"], position, 1).astype(np.int64)
     return np.where(back < steps, item, 0), position

@@ -104,7 +104,8 @@ def note_files(path: Path) -> None:
         if path in _noted and _noted[path][0].stat().st_size == _noted[path][1]:
             return
     with suppress(OSError, ValueError):  # then the next batch does it
-        list_file, (number, size) = _list_file(path), _file_list(path)
+        list_file = _list_file(path)
+        number, size = _length(list_file)
         new = (path / FILES_SEEN).with_suffix(".new")
         new.write_text(f"{number} {size}")
         new.replace(path / FILES_SEEN)
@@ -114,18 +115,18 @@ def note_files(path: Path) -> None:
 def _has_lost_files(path: Path) -> bool:
     try:
         number, size = map(int, (path / FILES_SEEN).read_text().split())
-        return _file_list(path) < (number, size)
+        return _length(_list_file(path)) < (number, size)
     except (OSError, ValueError):
         return False  # not noted yet, or RocksDB itself is going to find what is wrong
 
 
-def _file_list(path: Path) -> tuple[int, int]:
-    """Number of the MANIFEST that is in use, and its size; numbers rise with each opening."""
-    list_file = _list_file(path)
+def _length(list_file: Path) -> tuple[int, int]:
+    """Number of a MANIFEST and its size; numbers rise with each opening."""
     return int(list_file.name.removeprefix("MANIFEST-")), list_file.stat().st_size
 
 
 def _list_file(path: Path) -> Path:
+    """The MANIFEST that is in use."""
     return path / (path / "CURRENT").read_text().strip()
 
 

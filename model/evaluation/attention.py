@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from model import interests
 from model.checkpoint import Checkpoint
 from model.counting import by_user
+from model.evaluation.fidelity import compared, one_of_each
 from model.event_log import EventLog
 from model.explanation import score_drops
 from model.held_lists import HeldLists
 from model.interest_lstm import InterestLSTM
 from model.learning import all_item_logits, hidden_at, next_items, readout
-from model.ranking import rank
-from model.state import RECENT, StateBatch
+from model.ranking import rank, recent_items
+from model.state import RECENT
 from model.windows import UserSteps
 
 UPDATES = 2000
@@ -145,30 +146,16 @@ def _named_rightly(
     attention, lowers its score more than the mean of the others, when it is left out."""
     drawn = np.sort(random.permutation(len(lists))[:REASONS])
     rows, now_ms = lists.rows[drawn], lists.now_ms[drawn]
-    found, number = rank(rows, now_ms, draft, LISTED), np.arange(len(drawn))
-    at = (random.random(len(rows)) * np.maximum((found.item > 0).sum(1), 1)).astype(np.int64)
-    drop = score_drops(rows, now_ms, found.item[number, at][:, None], draft)[:, 0]  # (Q, J)
-    because = found.because[number, at]
-    by_counts = np.where(because >= 0, (rows["steps"].astype(np.int64) - 1 - because) % RECENT, -1)
-    recent = torch.from_numpy(recent_items(rows))
+    item, by_counts = one_of_each(rank(rows, now_ms, draft, LISTED), rows, random)
+    drop = score_drops(rows, now_ms, item[:, None], draft)[:, 0]  # (Q, J)
+    recent = torch.from_numpy(recent_items(rows, RECENT)[0])
     with torch.inference_mode():
         out = torch.from_numpy(interests.hidden_readout(rows, draft))
         weights = attention.weights(out, recent, draft.network.item(recent)).numpy()
-    return _share(drop, by_counts), _share(drop, weights.argmax(1))
+    return _lowers_more(drop, by_counts), _lowers_more(drop, weights.argmax(1))
 
 
-def recent_items(rows: StateBatch) -> np.ndarray:
-    """The items of the recent steps, newest first, 0 where there is none: (R, J)."""
-    steps, back = rows["steps"].astype(np.int64)[:, None], np.arange(RECENT)
-    found = np.take_along_axis(rows["recent_item"], (steps - 1 - back) % RECENT, 1)
-    return np.where(back < steps, found.astype(np.int64), 0)
-
-
-def _share(drop: np.ndarray, named: np.ndarray) -> float:
-    there = ~np.isnan(drop)
-    cases = np.flatnonzero((named >= 0) & (there.sum(1) > 1))
-    if len(cases) == 0:
-        return float("nan")
-    own = drop[cases, named[cases]]
-    others = (np.nansum(drop[cases], 1) - own) / (there[cases].sum(1) - 1)
-    return float((own > others).mean())
+def _lowers_more(drop: np.ndarray, named: np.ndarray) -> float:
+    """The share of the cases where the named step has a larger drop than the mean of the others."""
+    values, _ = compared(np.nan_to_num(drop), ~np.isnan(drop), named)
+    return float(values[:, 2].mean()) if len(values) else float("nan")

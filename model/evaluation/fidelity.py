@@ -18,7 +18,7 @@ from model.evaluation.report import Cell, Figures
 from model.events import EventBatch, Source
 from model.explanation import score_drops
 from model.held_lists import HeldLists, rows_before
-from model.ranking import item_scores, rank
+from model.ranking import Recommendations, item_scores, rank
 from model.state import RECENT, StateBatch
 from model.transition import moved_rows
 
@@ -95,13 +95,9 @@ def fidelity(
     drawn = np.sort(random.permutation(len(held))[:CASES])
     rows, now_ms, step = held.rows[drawn], held.now_ms[drawn], step[drawn]
     lists = rank(rows, now_ms, checkpoint, NDCG_10.at)
-    number = np.arange(len(rows))
-    at = (random.random(len(rows)) * np.maximum((lists.item > 0).sum(1), 1)).astype(np.int64)
-    item = lists.item[number, at]
+    item, by_counts = one_of_each(lists, rows, random)
     made = removals(batch, step, checkpoint)
     drop, there = _measured(made, now_ms, item, checkpoint)  # (Q, J)
-    because = lists.because[number, at]
-    by_counts = np.where(because >= 0, (rows["steps"].astype(np.int64) - 1 - because) % RECENT, -1)
     found = score_drops(rows, now_ms, item[:, None], checkpoint)[:, 0]
     by_stepping = np.where(np.isnan(found), -np.inf, found).argmax(1)
     user = batch.user[step]
@@ -112,7 +108,7 @@ def fidelity(
         ("the step that stepping again finds", by_stepping),
     ):
         whole = np.where(named < made.retained, named, -1)
-        values, of = _compared(drop, there, _event_of(whole, there))
+        values, of = compared(drop, there, _event_of(whole, there))
         mean = values.mean(0) if len(values) else np.full(values.shape[1], np.nan)
         interval = mean_intervals(values, user[of], seed)
         drop_of, others_of, more, most = mean.tolist()
@@ -132,6 +128,17 @@ def fidelity(
         "mean, and than each of them."
     )
     return Figures("Reasons, by removing their events", columns, cells, note), figures
+
+
+def one_of_each(
+    lists: Recommendations, rows: StateBatch, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """An item of each list, and how many steps back its reason lies, -1 for none: (Q,) each."""
+    number = np.arange(len(rows))
+    at = (random.random(len(rows)) * np.maximum((lists.item > 0).sum(1), 1)).astype(np.int64)
+    because = lists.because[number, at]
+    back = (rows["steps"].astype(np.int64) - 1 - because) % RECENT
+    return lists.item[number, at], np.where(because >= 0, back, -1)
 
 
 def _measured(
@@ -165,7 +172,7 @@ def _event_of(step: np.ndarray, there: np.ndarray) -> np.ndarray:
     return np.where(later.any(1) & (step >= 0), last, -1)
 
 
-def _compared(
+def compared(
     drop: np.ndarray, there: np.ndarray, named: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(drop, mean drop of others, larger than that, larger than each) of cases (M, 4), and which.

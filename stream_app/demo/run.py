@@ -86,8 +86,11 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
             _train(material, checkpoint_dir, options.seed, console)
         checkpoint = load(checkpoint_dir)
         overrides = stack.enter_context(_kafka(console))
-        overrides |= {"checkpoint": checkpoint_dir.resolve(), "log_level": "warn"}
-        overrides |= {"shutdown_timeout_s": END_TIMEOUT_S}
+        overrides |= {
+            "checkpoint": checkpoint_dir.resolve(),
+            "log_level": "warn",
+            "shutdown_timeout_s": END_TIMEOUT_S,
+        }
         if options.with_page and Settings().http_access() is None:  # it asks about users
             overrides |= {"http_token": secrets.token_hex(16)}
         settings = Settings(**overrides)

@@ -92,6 +92,7 @@ def choice(grouped: bool) -> tuple[ProfileChoice, float, float]:
         np.random.default_rng(0),
         lambda *_: None,
         0.1,
+        0.005,
     )
     before, _ = window_merits(network, later)
     together = count_together(steps.user, steps.category, CATEGORIES, size=32)

@@ -89,5 +89,7 @@ def test_shares_are_mixed_with_everybodys_rates() -> None:
 def test_what_is_counted_gets_no_gradient() -> None:
     """Gradients that no update takes away would grow, and count when gradients are clipped."""
     network = InterestLSTM(NetworkSize(items=10, categories=5))
+    network.requires_grad_(False)
+    network.thaw()
     fixed = {name for name, value in network.named_parameters() if not value.requires_grad}
     assert fixed == set(PROFILES)

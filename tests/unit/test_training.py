@@ -205,7 +205,7 @@ def test_smoothing_lifts_the_categories_that_few_touch(log: EventLog) -> None:
         size = NetworkSize(2, 60, 2, hidden=8)
         network = InterestLSTM(size)
         settings = replace(LEARNING, counter_steps=0)
-        fit_counters(network, windows, settings, random, no_progress, smoothing)
+        fit_counters(network, windows, settings, random, no_progress, smoothing, 0.005)
         return network.trend.detach().numpy()
 
     little, much = trend(0.1), trend(2.0)
