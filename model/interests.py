@@ -18,6 +18,9 @@ from model.state import MAX_COUNT, RECENT, SLOTS, StateBatch
 EVENT_BUCKETS = np.array([3, 6, 11, 31, 101])
 """First event count of each temperature bucket after the first."""
 
+TINY_SHARE = 1e-30
+"""Stands for a share of nothing, which has no logarithm."""
+
 Fields = dict[str, np.ndarray]
 """The row's fields as contiguous arrays of a batch, keyed by field name."""
 
@@ -153,10 +156,11 @@ def category_logits(
 
 
 def _share_logits(share: np.ndarray, trend: np.ndarray, network: InterestLSTM) -> np.ndarray:
-    """``InterestLSTM.share_logits`` of M slots: (M, rates), (M,) -> (M,)."""
-    level = np.exp(network.share_level.detach().numpy())
-    mixed = (share * level).sum(1) * np.exp(-trend)
-    return np.asarray(network.share_weight.detach().numpy() * np.log1p(mixed))
+    """``InterestLSTM.share_logits`` of M slots, (M, rates), (M,) -> (M,), without leaving
+    logarithms, so that no weights overflow."""
+    level = network.share_level.detach().numpy()
+    mixed = np.logaddexp.reduce(np.log(np.maximum(share, TINY_SHARE)) + level, axis=1)
+    return np.asarray(network.share_weight.detach().numpy() * np.logaddexp(0, mixed - trend))
 
 
 def _profiles(

@@ -153,7 +153,8 @@ def test_tensors_out_of_bounds_are_refused(name: str, value: float, home: Path) 
 @pytest.mark.parametrize("value", [-1e4, 1e4])
 def test_the_largest_weights_give_a_model_that_runs(value: float, home: Path) -> None:
     tensors = {key: array.copy() for key, array in load(checkpoint_files()[FILES[2]]).items()}
-    for name in ("category.weight", "interest.weight", "feature.weight", "cell.weight_hh"):
+    names = ("category.weight", "interest.weight", "feature.weight", "cell.weight_hh", "trend")
+    for name in (*names, "share_level", "share_weight"):
         tensors[name][...] = value
         assert feed_checkpoint({FILES[2]: save(tensors)}, home)
 
