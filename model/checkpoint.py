@@ -27,15 +27,17 @@ from safetensors.numpy import save as save_tensors
 from model.errors import CheckpointError, StateError
 from model.grouping import GROUPS
 from model.interest_lstm import InterestLSTM, NetworkSize
+from model.spline_calibration import KNOTS, PARAMETERS, identity
 from model.state import MAX_ROW_BYTES, RATES, row_dtype
 from model.vocabulary import Vocabulary
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 STEP_MODULES = frozenset(
     ("item", "category", "kind", "query", "gap", "hour", "weekday", "feature", "cell")
 )
 """Parts of the network that move the hidden state; the others only read it."""
-TEMPERATURES = 6
+EVENT_BUCKETS = np.array([3, 6, 11, 31, 101])
+"""Of the number of a user's events: where each bucket after the first begins."""
 LOOK_BACK = 8
 """Recent steps that the ranking looks at."""
 MAX_ITEMS = 2**24
@@ -45,9 +47,8 @@ MAX_NUMBER = 1e4
 """Of a weight: the sums of the network stay far from infinity."""
 MAX_SETTING = 1e12
 """Of a setting or statistic."""
-MIN_TEMPERATURE = 1e-3
 MAX_BINS = 64
-OPTIONAL = ("reliability", "category_rate", "level")
+OPTIONAL = ("reliability", "category_rate")
 """Statistics that a checkpoint may lack."""
 
 
@@ -115,9 +116,10 @@ class Statistics:
     half_life_s         (R,) float64   half-lives of the decayed counts
     repeat_weight       (1,) float64   what a step adds to them whose category the session has had
                                        before, above 0 and at most 1; the first step adds 1
-    temperature         (6,) float32   divides category logits, by event-count bucket
-                                       (0-2, 3-5, 6-10, 11-30, 31-100, above 100 events)
-    level               (1,) float32   added to category logits, behind the temperature
+    knot                (5,) float32   where the maps of the category logits bend, ascending
+    calibration         (6, 7) float32 slopes and shift of the map of the category logits, by
+                                       event-count bucket (0-2, 3-5, 6-10, 11-30, 31-100, above 100
+                                       events); see spline_calibration.py
     category_rate       (C,) float32   how often a category is touched within the horizon after a
                                        step; None where the log was too short to tell
     reliability         (B, 4) float32 how far the observed share of pairs with like probabilities
@@ -137,11 +139,11 @@ class Statistics:
     category_item: np.ndarray
     trending_item: np.ndarray
     half_life_s: np.ndarray
-    temperature: np.ndarray
     category_rate: np.ndarray | None = None
+    knot: np.ndarray = field(default_factory=lambda: np.zeros(KNOTS, np.float32))
+    calibration: np.ndarray = field(default_factory=lambda: identity(len(EVENT_BUCKETS) + 1))
     repeat_weight: np.ndarray = field(default_factory=lambda: np.ones(1))
     reliability: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
-    level: np.ndarray = field(default_factory=lambda: np.zeros(1, np.float32))
 
     @cached_property
     def longest_category(self) -> int:
@@ -420,8 +422,8 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
         "category_item": ((categories, *tops), "int64", items),
         "trending_item": (tops, "int64", items),
         "half_life_s": ((RATES,), "float64", None),
-        "temperature": ((TEMPERATURES,), "float32", None),
-        "level": ((1,), "float32", None),
+        "knot": ((KNOTS,), "float32", None),
+        "calibration": ((len(EVENT_BUCKETS) + 1, PARAMETERS), "float32", None),
         "repeat_weight": ((1,), "float64", None),
         "reliability": ((*s.reliability.shape[:1], 4), "float32", None),
     }
@@ -437,8 +439,12 @@ def _check_statistics(directory: Path, statistics: Statistics, size: NetworkSize
             raise _damaged(directory, f"{name} is out of bounds")
     if not (0 < neighbours[0] <= MAX_NEIGHBOURS and 0 < tops[0] <= MAX_TOPS):
         raise _damaged(directory, "it has too many or too few neighbours or popular items")
-    if not ((s.half_life_s >= 1).all() and (s.temperature >= MIN_TEMPERATURE).all()):
-        raise _damaged(directory, "a half-life or temperature is too small")
+    if not (s.half_life_s >= 1).all():
+        raise _damaged(directory, "a half-life is too small")
+    if not ((np.diff(s.knot) >= 0).all() and (s.calibration[:, :-1] >= 0).all()):
+        raise _damaged(directory, "its calibration does not rise")
+    if not all((np.abs(array) <= MAX_NUMBER).all() for array in (s.knot, s.calibration)):
+        raise _damaged(directory, "its calibration is out of bounds")
     if not 0 < s.repeat_weight[0] <= 1:
         raise _damaged(directory, "its repeat_weight is not above 0 and at most 1")
     mean = s.reliability[:, 0]

@@ -104,9 +104,9 @@ def moved_on(
         neighbour_follows=near.follows,
         neighbour_together=near.together,
         item_again=near.again,
-        temperature=checkpoint.statistics.temperature,
+        knot=checkpoint.statistics.knot,
+        calibration=checkpoint.statistics.calibration,
         reliability=checkpoint.statistics.reliability,
-        level=checkpoint.statistics.level,
     )
     made = build_checkpoint(
         network,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.checkpoint import TEMPERATURES, Statistics
+from model.checkpoint import Statistics
 from model.events import SESSION_GAP_S, EventBatch
 from model.grouping import category_groups
 from model.vocabulary import Vocabulary
@@ -68,7 +68,6 @@ def count_statistics(
         category_item=_top_of_categories(recent, item_category, categories),
         trending_item=_best(latest, np.arange(items), TOP_ITEMS),
         half_life_s=half_life_s,
-        temperature=np.ones(TEMPERATURES, dtype=np.float32),
         category_rate=category_rates(steps, categories, half_life_s, horizon_s),
     )
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.blocks import in_blocks
-from model.checkpoint import Checkpoint
+from model.checkpoint import EVENT_BUCKETS, Checkpoint
 from model.interest_lstm import InterestLSTM
 from model.reliability import GROUP_PAIRS, share_interval
+from model.spline_calibration import calibrated
 from model.state import MAX_COUNT, RECENT, SLOTS, StateBatch
-
-EVENT_BUCKETS = np.array([3, 6, 11, 31, 101])
-"""First event count of each temperature bucket after the first."""
 
 TINY_SHARE = 1e-30
 """Stands for a share of nothing, which has no logarithm."""
@@ -130,10 +128,24 @@ def category_logits(
 ) -> np.ndarray:
     """Calibrated logits that each category is touched within the horizon, (R, C) float32.
 
-    The sum of trend, LSTM, profile and counts (``InterestLSTM.category_logits``), with the counts
-    added only where a slot holds one, divided by the temperature of the user's event-count bucket,
-    and moved by the level.
+    The sum of trend, LSTM, profile and counts, calibrated by the map of the user's event-count
+    bucket.
     """
+    statistics = checkpoint.statistics
+    maps = statistics.calibration[event_bucket(rows["events"])]  # (R, knots + 2)
+    return calibrated(raw_logits(rows, out, now_s, checkpoint), statistics.knot, maps)
+
+
+def event_bucket(events: np.ndarray) -> np.ndarray:
+    """Which bucket of ``EVENT_BUCKETS`` numbers of events fall into, in their shape."""
+    return np.searchsorted(EVENT_BUCKETS, events, side="right")
+
+
+def raw_logits(
+    rows: StateBatch, out: np.ndarray, now_s: np.ndarray, checkpoint: Checkpoint
+) -> np.ndarray:
+    """``InterestLSTM.category_logits`` of rows, (R, C) float32, uncalibrated; the counts' part is
+    added only where a slot holds one."""
     network = checkpoint.network
     logits = in_blocks(network.background_logits, out)  # (R, C)
     counts = decayed_counts(rows, now_s, checkpoint.statistics.half_life_s)  # (R, rates, S)
@@ -149,9 +161,6 @@ def category_logits(
     logits[row, category] += part
     total_weight = network.total_weight.detach().numpy()
     logits += (np.log1p(sums) * total_weight).sum(1, keepdims=True)
-    bucket = np.searchsorted(EVENT_BUCKETS, rows["events"], side="right")
-    logits /= checkpoint.statistics.temperature[bucket][:, None]
-    logits += checkpoint.statistics.level
     return logits
 
 

@@ -5,7 +5,7 @@
 3. the network on all but the last slice, early stopping on that slice
 4. how much of the LSTM's interest to keep on top of the counters, by the same slice
 5. statistics and counters on the whole log; the network again where ``refit`` says so
-6. temperature, intervals, drift threshold and fusion weights, on rows that the transition makes
+6. calibration, intervals, drift threshold and fusion weights, on rows that the transition makes
 """
 
 from __future__ import annotations
@@ -286,8 +286,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     draft = _checkpoint(network, early_statistics, m, config)
     progress("tuning", 0, 3)
     late = tuning.late_rows(draft, m.batch, len(m.names), m.late_s, config.seed, config.target)
-    temperature, level = tuning.fit_calibration(draft, late)
-    early_statistics = replace(early_statistics, temperature=temperature, level=level)
+    early_statistics = tuning.fit_calibration(draft, late)
     lists = held_lists(draft, m.batch, held, config.lists, config.seed)
     draft = replace(draft, statistics=early_statistics)
     reliability = tuning.interest_reliability(draft, late)
@@ -308,7 +307,12 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         _fit_counters(network, windows, whole, m, learning, random, progress)
     tuning.set_profile(network, together, profile, windows)
     statistics = _counted(m.batch, m)
-    statistics = replace(statistics, temperature=temperature, level=level, reliability=reliability)
+    statistics = replace(
+        statistics,
+        knot=early_statistics.knot,
+        calibration=early_statistics.calibration,
+        reliability=reliability,
+    )
     checkpoint = _checkpoint(network, statistics, m, config, ranking=ranking)
     progress("tuning", 2, 3)
     wanted = config.average_run_length

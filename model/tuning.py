@@ -1,4 +1,4 @@
-"""What a later slice of the log decides: shares, temperatures, intervals, fusion weights.
+"""What a later slice of the log decides: shares, calibration, intervals, fusion weights.
 
 Rows come from ``transition``, so what is chosen here holds for the rows that the lane makes.
 Dimensions: R rows, C categories.
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from model import interests, ranking
-from model.checkpoint import Checkpoint, RankingSettings
+from model.checkpoint import Checkpoint, RankingSettings, Statistics
 from model.cooccurrence import CoOccurrence
 from model.events import EventBatch, Source
 from model.fusion import fit_ranking
@@ -30,6 +30,7 @@ from model.learning import (
 )
 from model.metrics import DISCOUNT, TOP, ndcg_by_user, top_cases
 from model.reliability import fit_reliability
+from model.spline_calibration import fit_map, knots_of
 from model.state import StateBatch, new_rows
 from model.transition import transition
 from model.windows import Windows
@@ -43,10 +44,8 @@ RIDGES = (1.0, 4.0, 16.0, 64.0, 256.0)
 DAMPINGS = (0.0, 0.5)
 PROFILE_SCALES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SCALE_WINDOWS = 2000
-TEMPERATURE_GRID = np.geomspace(0.5, 2.5, 41)
-NEWTON_STEPS = 12
 BUCKET_ROWS = 100
-"""A temperature of its own needs so many rows."""
+"""A map of its own needs so many rows."""
 
 
 def counter_weights(network: InterestLSTM) -> dict[str, torch.Tensor]:
@@ -280,59 +279,24 @@ def interest_reliability(checkpoint: Checkpoint, late: Late) -> np.ndarray:
     return fit_reliability((np.concatenate(p), np.concatenate(true)))
 
 
-def fit_calibration(checkpoint: Checkpoint, late: Late) -> tuple[np.ndarray, np.ndarray]:
-    """The temperatures and the level that give the later slice's labels the least binary
-    cross-entropy (Platt scaling): a slope and a level of all rows, then the temperature of each
-    event-count bucket; buckets with few rows take the slope of all."""
-    plain = replace(
-        checkpoint,
-        statistics=replace(
-            checkpoint.statistics,
-            temperature=np.ones_like(checkpoint.statistics.temperature),
-            level=np.zeros_like(checkpoint.statistics.level),
-        ),
-    )
-    temperature = np.ones_like(plain.statistics.temperature)
-    level = np.zeros_like(plain.statistics.level)
+def fit_calibration(checkpoint: Checkpoint, late: Late) -> Statistics:
+    """The checkpoint's statistics with the calibration that gives the later slice's labels the
+    least binary cross-entropy: a map of all rows, and around it one of each event-count bucket that
+    has many."""
     if not late.label.any():
-        return temperature, level
-    out = interests.hidden_readout(late.rows, plain)
-    logits = interests.category_logits(late.rows, out, late.now_ms // 1000, plain)[:, 1:]
+        return checkpoint.statistics
+    out = interests.hidden_readout(late.rows, checkpoint)
+    logits = interests.raw_logits(late.rows, out, late.now_ms // 1000, checkpoint)[:, 1:]
     label = late.label[:, 1:]
-    slope, level[0] = _slope_and_level(logits, label)
-    temperature[:] = np.clip(1 / slope, TEMPERATURE_GRID[0], TEMPERATURE_GRID[-1])
-    bucket = np.searchsorted(interests.EVENT_BUCKETS, late.rows["events"], side="right")
-    for index in range(len(temperature)):
+    knot = knots_of(logits[label])
+    maps = checkpoint.statistics.calibration.copy()
+    maps[:] = fit_map(logits.ravel(), label.ravel(), knot, maps[0])
+    bucket = interests.event_bucket(late.rows["events"])
+    for index in range(len(maps)):
         inside = bucket == index
         if inside.sum() >= BUCKET_ROWS:
-            own, true = logits[inside], label[inside]
-            loss = [_loss(own / np.float32(t) + level, true) for t in TEMPERATURE_GRID]
-            temperature[index] = TEMPERATURE_GRID[int(np.argmin(loss))]
-    return temperature, level
-
-
-def _slope_and_level(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Logistic regression of labels on logits by Newton's method; (1, 0) where it finds nothing
-    better. A Gaussian around (1, 0) holds it where there is little to learn from."""
-    start = np.array([1.0, 0.0])
-    found = start.copy()
-    for _ in range(NEWTON_STEPS):
-        p = interests.sigmoid(found[0] * logits + found[1])
-        off, spread = p - label, p * (1 - p)
-        gradient = np.array([(off * logits).sum(), off.sum()]) + found - start
-        mixed = (spread * logits).sum()
-        curvature = np.array([[(spread * logits * logits).sum(), mixed], [mixed, spread.sum()]])
-        found = found - np.linalg.solve(curvature + np.eye(2), gradient)
-    is_better = np.isfinite(found).all() and found[0] > 0
-    if is_better:
-        is_better = _loss(found[0] * logits + found[1], label) < _loss(logits, label)
-    slope, level = found if is_better else start
-    return float(slope), float(level)
-
-
-def _loss(logits: np.ndarray, label: np.ndarray) -> float:
-    """Binary cross-entropy, summed."""
-    return float(np.logaddexp(0, logits).sum() - logits[label].sum())
+            maps[index] = fit_map(logits[inside].ravel(), label[inside].ravel(), knot, maps[index])
+    return replace(checkpoint.statistics, knot=knot, calibration=maps)
 
 
 def choose_ranking(

@@ -77,7 +77,6 @@ def named_checkpoint(
         category_item=category_item,
         trending_item=trending,
         half_life_s=np.array([1.0, 7.0, 30.0]) * DAY_S,
-        temperature=np.ones(6, dtype=np.float32),
     )
     return build_checkpoint(
         _network(vocabulary, hidden, seed),

@@ -299,8 +299,7 @@ def _cases(cuts: Sequence[Cut], bucket: int | None = None) -> tuple[np.ndarray, 
     for cut in cuts:
         users = np.ones(len(cut.label), dtype=bool)
         if bucket is not None:
-            number = np.searchsorted(interests.EVENT_BUCKETS, cut.events, side="right")
-            users = number == bucket
+            users = interests.event_bucket(cut.events) == bucket
         parts.append(top_cases(cut.scores["model"][users], cut.label[users]))
     return np.concatenate([p for p, _ in parts]), np.concatenate([t for _, t in parts])
 

@@ -131,7 +131,6 @@ def _statistics(vocabulary: Vocabulary, random: np.random.Generator) -> Statisti
         category_item=category_item,
         trending_item=np.where(place < items, place + 1, 0),
         half_life_s=np.array([1.0, 7.0, 30.0]) * DAY_S,
-        temperature=np.ones(6, np.float32),
     )
 
 

@@ -70,7 +70,7 @@ def test_a_score_falls_as_if_the_step_had_not_been(
                 event_hash=np.arange(1, len(again) + 1, dtype=np.uint64),
             )
             made = run(clicks, 1, checkpoint, [])[0]
-            made["events"] = row["events"]  # which temperature holds is not the step's doing
+            made["events"] = row["events"]  # which calibration holds is not the step's doing
             wanted = whole - item_scores(made, now_ms, item, checkpoint)[0]
             np.testing.assert_allclose(drops[user, :, back], wanted, atol=0.02)
             compared += 1

@@ -137,7 +137,7 @@ def test_numbers_out_of_bounds_are_refused(part: str, name: str, value: float, h
         ("feature.weight", 2e4),
         ("feature.weight", np.nan),
         ("half_life_s", 1e-300),
-        ("temperature", 1e-30),
+        ("calibration", 1e30),
         ("neighbour_follows", -0.5),
         ("neighbour_together", -0.5),
         ("item_again", -0.5),

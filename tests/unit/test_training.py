@@ -42,6 +42,7 @@ from model.learning import (
     step_input,
 )
 from model.simulation import DAY_MS, ShopSettings, simulate
+from model.spline_calibration import identity
 from model.state import new_rows
 from model.training import (
     Trained,
@@ -171,24 +172,11 @@ def test_the_checkpoint_keeps_what_its_intervals_are_made_of(
     assert width(trained.checkpoint) < width(replace(trained.checkpoint, statistics=statistics))
 
 
-def test_calibration_finds_slope_and_level() -> None:
-    random = np.random.default_rng(3)
-    logits = random.normal(-1.0, 2.0, (400, 50)).astype(np.float32)
-    label = random.random(logits.shape) < interests.sigmoid(0.6 * logits - 1.2)
-    slope, level = tuning._slope_and_level(logits, label)
-    assert slope == pytest.approx(0.6, abs=0.05)
-    assert level == pytest.approx(-1.2, abs=0.1)
-    stated = interests.sigmoid(slope * logits + level)
-    assert stated.mean() == pytest.approx(label.mean(), rel=1e-3)
-
-
 def test_without_labels_nothing_is_calibrated(log: EventLog, trained: Trained) -> None:
     rows = new_rows(5, CONFIG.hidden)
     none = np.zeros((5, trained.draft.vocabulary.categories), dtype=bool)
     late = tuning.Late(rows, np.full(5, log.time_ms.max()), none)
-    temperature, level = tuning.fit_calibration(trained.draft, late)
-    assert (temperature == 1).all()
-    assert level == 0
+    assert tuning.fit_calibration(trained.draft, late) is trained.draft.statistics
 
 
 def test_smoothing_lifts_the_categories_that_few_touch(log: EventLog) -> None:
@@ -454,8 +442,7 @@ def _plain(checkpoint: Checkpoint) -> Checkpoint:
         network.profile.weight.normal_(std=0.5)
         network.profile_logit.normal_(std=0.5)
     network.requires_grad_(False)
-    ones = np.ones_like(checkpoint.statistics.temperature)
-    statistics = replace(checkpoint.statistics, temperature=ones, level=np.zeros(1, np.float32))
+    statistics = replace(checkpoint.statistics, calibration=identity(6))
     return replace(checkpoint, network=network, statistics=statistics)
 
 
