@@ -350,14 +350,3 @@ def _factors(history: History, horizon_s: int, edges: np.ndarray) -> np.ndarray:
     popular = np.searchsorted(edges, history.popularity(horizon_s)[1:], side="right")
     per_user = own * (len(ACTIVITY_EDGES) + 1) + activity[:, None]
     return np.asarray(per_user * (len(edges) + 1) + popular)
-
-
-def popular_items(steps: EventBatch, k: int) -> np.ndarray:
-    """The k most frequent items, best first."""
-    count = np.bincount(steps.item[steps.item > 0])
-    return np.argsort(-count, kind="stable")[:k]
-
-
-def last_items(items: list[int], popular: np.ndarray, k: int) -> list[int]:
-    """The user's latest distinct items, newest first, filled up with popular ones."""
-    return list(dict.fromkeys([*reversed(items), *popular.tolist()]))[:k]

@@ -148,6 +148,8 @@ def _snapshot(fields: Fields, user: np.ndarray, hidden: int) -> StateBatch:
 
 def shuffle_sessions(steps: EventBatch, seed: int) -> EventBatch:
     """Each user's sessions in random order; the gaps between sessions and within them stay."""
+    if len(steps) == 0:
+        return steps
     rng = np.random.default_rng(seed)
     order = np.argsort(steps.user, kind="stable")
     user, time_ms = steps.user[order], steps.time_ms[order]
@@ -274,7 +276,7 @@ def calibrate(
     threshold = round(high, 3)
     found = test(threshold)
     tested = float(found.tested.sum())
-    if tested < (average_run_length or 0.0):  # too short a log to say anything
+    if tested < max(average_run_length or 0.0, 1.0):  # too short a log to say anything
         return checkpoint.drift
     interval = run_length_interval(found.per_user(), found.tested, copies_of(found, copies))
     settings = replace(checkpoint.drift, threshold=threshold)

@@ -100,6 +100,7 @@ def moved_on(
     near = neighbours(kept.follow, kept.together, vocabulary.items)
     statistics = replace(
         count_statistics(replayed, vocabulary, half_life_s, horizon_s),
+        repeat_weight=checkpoint.statistics.repeat_weight,
         neighbour_item=near.item,
         neighbour_follows=near.follows,
         neighbour_together=near.together,
@@ -117,6 +118,7 @@ def moved_on(
         horizon_s,
         checkpoint.recommend_every,
         checkpoint.top_k,
+        int(log.time_ms.max()) // 1000 + 1,
     )
     return made, kept
 

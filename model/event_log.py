@@ -36,6 +36,7 @@ from pyarrow import csv, parquet
 from model.errors import EventLogError
 from model.event_hash import event_hash
 from model.events import QUERY_TOKENS, EventBatch, EventType, Kind
+from model.state import MAX_TIME_MS
 from model.vocabulary import Vocabulary
 
 REQUIRED = ("user_id", "timestamp", "event_type", "item_id", "category")
@@ -203,9 +204,11 @@ def read_event_log(path: Path | str, columns: Columns = AS_THEY_ARE) -> EventLog
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
         raise EventLogError(f"The event log {path} cannot be read: {reason}.") from error
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, RecursionError) as error:
         reason = (str(error).splitlines() or ["empty"])[0].rstrip(".")
         raise EventLogError(f"The event log {path} cannot be read: {reason}.") from error
+    if table.num_rows == 0:
+        raise EventLogError(f"{path} has no events; name another file.")
     return event_log(_renamed(table, columns, str(path)), path.stem, str(path))
 
 
@@ -361,6 +364,10 @@ def _times_ms(column: pa.ChunkedArray, name: str) -> np.ndarray:
         raise EventLogError(
             f"{name} has a timestamp that is neither RFC 3339 nor epoch milliseconds."
         ) from error
+    if times.max(initial=0) > MAX_TIME_MS:
+        raise EventLogError(
+            f"{name} has a timestamp after the year 2106; give epoch milliseconds or RFC 3339."
+        )
     return np.array(times, dtype=np.int64)
 
 

@@ -168,7 +168,8 @@ def _fit(
     lists = int(row.max()) + 1
     x, amount = torch.from_numpy(linear), torch.from_numpy(steps)
     owner, hits = torch.from_numpy(row), torch.from_numpy(np.flatnonzero(hit))
-    middle = torch.tensor([getattr(start, name) for name in CURVES]).log()
+    middle = torch.tensor([getattr(start, name) for name in CURVES])
+    middle = middle.clamp(min=10.0**-DIGITS).log()  # what was rounded to nothing can come back
     first = torch.tensor([getattr(start, name) for name in WEIGHTS])
     free_curve = torch.tensor([[name in learned] for name in CURVES])
     free_weight = torch.tensor([name in learned for name in WEIGHTS])

@@ -89,7 +89,6 @@ def _take_slots(
             in_window[held, fields["unit_slot"][rows[held], position] % SLOTS] = True
         weight[in_window] = np.inf
         slot[full] = weight.argmin(1)
-    fields["session_mask"][user] &= ~(np.uint64(1) << slot.astype(np.uint64))
     fields["slot_category"][user, slot] = category
     fields["slot_count"][user, :, slot] = 0
     fields["slot_units"][user, slot] = 0

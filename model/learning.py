@@ -24,8 +24,6 @@ PROFILES = ("profile_weight", "profile.weight", "profile_logit")
 """Weights of the counts that speak for other categories: counted, not learned."""
 GRADIENT_NORM = 1.0
 VALIDATION_LANES = 128
-VALIDATION_STEPS = 4096
-VALIDATION_WINDOWS = 2048
 READOUT_ROWS = 512
 
 Progress = Callable[[str, int, int], None]
@@ -192,14 +190,11 @@ def fit_counters(
     trend_rate  first learning rate of the trend, which starts as the log-odds of being touched
     """
     with torch.no_grad():
+        network.trend.zero_()
         network.interest.weight.zero_()
         network.interest.bias.zero_()
         network.activity.weight.zero_()
         network.activity.bias.zero_()
-        touched = np.bincount(windows.labels.category, minlength=network.size.categories)
-        share = np.minimum((touched + smoothing) / (len(windows) + 2 * smoothing), 0.999)
-        # the base rate is that of users who mostly have counts: the trend must come down
-        network.trend.copy_(torch.from_numpy(np.log(share / (1 - share)) - 0.5))
         network.count_weight.zero_()
         network.share_level.fill_(-1.0)
         network.share_weight.fill_(1.0)
@@ -207,6 +202,11 @@ def fit_counters(
         network.profile_logit.zero_()
     if len(windows) == 0:
         return
+    touched = np.bincount(windows.labels.category, minlength=network.size.categories)
+    share = np.minimum((touched + smoothing) / (len(windows) + 2 * smoothing), 0.999)
+    with torch.no_grad():
+        # the base rate is that of users who mostly have counts: the trend must come down
+        network.trend.copy_(torch.from_numpy(np.log(share / (1 - share)) - 0.5))
     groups = [
         {"params": [getattr(network, name) for name in COUNTERS], "lr": COUNTER_RATE},
         {"params": [network.trend], "lr": trend_rate},

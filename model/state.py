@@ -22,11 +22,11 @@ recent_time_s           uint32 x 16          64  ... event time
 unit_offset             uint32 x 24          96  ring of the last drift units: low 32 bits of
                                                  offset, 2**32 - 1 of an event without one
 unit_time_s             uint32 x 24          96  ... event time
+units                   uint32                4  units since the drift test was restarted
 version                 uint16                2  layout version
 partitions              uint16                2  partition count of the input topics
 since_recommendation    uint16                2  events since the last recommendation
 drifts                  uint16                2  drift alarms so far
-units                   uint32                4  units since the drift test was restarted
 h, c                    float16 x 2H        256  LSTM state
 anchor_h, anchor_c      float16 x 2H        256  LSTM state before the last (steps mod 16) steps
 slot_category           uint16 x 64         128  category of a slot, 0 = free

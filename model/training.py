@@ -1,11 +1,12 @@
 """Training on an event log: everything a checkpoint holds, chosen by a later slice of the log.
 
 1. the log before the cut-off, its vocabulary and its horizon
-2. half-lives of the counts, by the counters that they give on all but the last slice
+2. how steps are counted and counters fitted, by what they give on all but the last slice
 3. the network on all but the last slice, early stopping on that slice
 4. how much of the LSTM's interest to keep on top of the counters, by the same slice
-5. statistics and counters on the whole log; the network again where ``refit`` says so
-6. calibration, intervals, drift threshold and fusion weights, on rows that the transition makes
+5. calibration, intervals and fusion weights, by that slice, on rows that the transition makes
+6. statistics and counters on the whole log; the network again where ``refit`` says so; the drift
+   threshold
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ SHORT_LOG_HORIZONS = 3
 UNTRAINED_HIDDEN = 8
 LATE_SHARE = 0.1
 """The later slice holds at least this share of the log's events, and at least one horizon."""
+
+
+TOO_SHORT = "The log holds fewer than two moments to learn from; give a longer one."
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ class Trained:
 
     draft   the checkpoint of the events that were not held out
     lists   the rows, of that checkpoint, just before the events that were
+    late_s  the start of the later slice, in seconds since 1970
     """
 
     checkpoint: Checkpoint
@@ -147,6 +152,7 @@ class Trained:
     figures: dict[str, float]
     draft: Checkpoint
     lists: HeldLists
+    late_s: int
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -169,9 +175,7 @@ def train(
     if cutoff_ms is not None:
         log = log.before(cutoff_ms)
     if len(log) < 2 or log.time_ms.min() == log.time_ms.max():
-        raise EventLogError(
-            "The log holds fewer than two moments to learn from; give a longer one."
-        )
+        raise EventLogError(TOO_SHORT)
     with _single_threaded(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return _train(log, config, progress, source)
@@ -263,6 +267,8 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     if config.held_out == "last":
         held = log.last_events()
     early_batch = m.batch.take(~held)
+    if len(early_batch) == 0:
+        raise EventLogError(TOO_SHORT)
     early = UserSteps(by_user(early_batch), config.target)
     held_steps = held[np.argsort(m.batch.user, kind="stable")]
     known: dict[_Counting, tuple[float, float]] = {}
@@ -334,7 +340,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "spread of observed shares beyond chance, in log-odds": _mean(reliability[:, 1]),
     }
     card = _card(log, config, m, checkpoint, figures, source)
-    return Trained(checkpoint, card, figures, replace(draft, ranking=ranking), lists)
+    return Trained(checkpoint, card, figures, replace(draft, ranking=ranking), lists, m.late_s)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from model import interests, ranking
-from model.checkpoint import Checkpoint, RankingSettings, Statistics
+from model.checkpoint import EVENT_BUCKETS, Checkpoint, RankingSettings, Statistics
 from model.cooccurrence import CoOccurrence
 from model.events import EventBatch, Source
 from model.fusion import fit_ranking
@@ -28,9 +28,9 @@ from model.learning import (
     readout,
     window_loss,
 )
-from model.metrics import DISCOUNT, TOP, ndcg_by_user, top_cases
+from model.metrics import DISCOUNT, TOP, labels, ndcg_by_user, top_cases
 from model.reliability import fit_reliability
-from model.spline_calibration import fit_map, knots_of
+from model.spline_calibration import fit_map, identity, knots_of
 from model.state import StateBatch, new_rows
 from model.transition import transition
 from model.windows import Windows
@@ -44,6 +44,7 @@ RIDGES = (1.0, 4.0, 16.0, 64.0, 256.0)
 DAMPINGS = (0.0, 0.5)
 PROFILE_SCALES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SCALE_WINDOWS = 2000
+LEAST_SPREAD = 1e-6
 BUCKET_ROWS = 100
 """A map of its own needs so many rows."""
 
@@ -89,14 +90,10 @@ def choose_interest_share(
     with torch.inference_mode():
         alone = network.trend + count_logits(network, windows.counts, rows)
 
-    def merits(logits: torch.Tensor) -> tuple[float, float]:
-        loss = float(window_loss(logits, windows.labels, rows, 0.0))
-        return float(np.nan_to_num(np.nanmean(ndcg_by_user(logits.numpy(), label)))), loss
-
-    base_ndcg, base_loss = merits(alone)
+    base_ndcg, base_loss = _merits(alone, windows)
     best, best_share = 0.0, 0.0
     for share in SHARES:
-        ndcg, loss = merits(learnt + share * added)
+        ndcg, loss = _merits(learnt + share * added, windows)
         gain = ndcg / max(base_ndcg, 1e-9) - loss / max(base_loss, 1e-9)
         if gain > best:
             best, best_share = gain, share
@@ -145,11 +142,12 @@ def set_profile(
 ) -> None:
     """Writes the factors into the network, centred and scaled on some of the windows."""
     source, target = _centred(together.factors(choice.ridge, choice.damping), windows)
-    scale = choice.scale / _spread(source, target, windows)
+    # half to each side, so that neither leaves the bounds of a checkpoint's weights
+    scale = np.float32(np.sqrt(choice.scale / _spread(source, target, windows)))
     with torch.no_grad():
         network.profile_weight.fill_(1 / network.profile_weight.numel())
-        network.profile.weight.copy_(torch.from_numpy(source))
-        network.profile_logit.copy_(torch.from_numpy(target * np.float32(scale)))
+        network.profile.weight.copy_(torch.from_numpy(source * scale))
+        network.profile_logit.copy_(torch.from_numpy(target * scale))
 
 
 def choose_profile(
@@ -201,10 +199,12 @@ def _centred(
 
 
 def _spread(source: np.ndarray, target: np.ndarray, windows: Windows) -> float:
-    """Standard deviation of what profiles say, over some windows and all categories."""
+    """Standard deviation of what profiles say, over some windows and all categories; infinity where
+    they say next to nothing, of which no scale makes something."""
     rows = _some(windows)
     said = _profiles(source, windows, rows) @ target[1:].T
-    return max(float(said.std()), 1e-9) if len(rows) else 1.0
+    spread = float(said.std()) if len(rows) else 0.0
+    return spread if spread > LEAST_SPREAD else float("inf")
 
 
 def _some(windows: Windows) -> np.ndarray:
@@ -229,6 +229,10 @@ class Late:
     rows: StateBatch
     now_ms: np.ndarray
     label: np.ndarray
+
+    def take(self, chosen: np.ndarray | slice) -> Late:
+        """Those of some rows."""
+        return Late(self.rows[chosen], self.now_ms[chosen], self.label[chosen])
 
 
 def late_rows(
@@ -258,24 +262,26 @@ def late_rows(
         Source(),
         quiet,
     )
-    label = np.zeros((len(rows), checkpoint.vocabulary.categories), dtype=bool)
-    until_ms = late_ms + checkpoint.horizon_s * 1000
-    inside = (batch.time_ms >= late_ms) & (batch.time_ms <= until_ms) & (batch.category > 0)
-    if target is not None:
-        inside &= batch.event_type == target
-    label[batch.user[inside], batch.category[inside]] = True
+    wanted = batch if target is None else batch.take(batch.event_type == target)
+    categories = checkpoint.vocabulary.categories
+    label = labels(wanted, len(rows), categories, late_s, checkpoint.horizon_s)
     now_ms = np.full(len(rows), late_ms)
     return Late(rows, now_ms, label)
 
 
 def interest_reliability(checkpoint: Checkpoint, late: Late) -> np.ndarray:
-    """``Statistics.reliability`` of each user's highest probabilities in the later slice."""
+    """``Statistics.reliability`` of each user's highest probabilities in the later slice, each half
+    of the users calibrated by the other, as those are whom a checkpoint is used for."""
     p, true = [np.zeros(0)], [np.zeros(0, dtype=bool)]
-    for at in range(0, len(late.rows), READ_TOGETHER):
-        part = slice(at, at + READ_TOGETHER)
-        stated = interests.category_probabilities(late.rows[part], late.now_ms[part], checkpoint)
-        for column, found in zip((p, true), top_cases(stated, late.label[part]), strict=True):
-            column.append(found)
+    half = np.arange(len(late.rows)) % 2 == 0
+    for learned, judged in ((half, ~half), (~half, half)):
+        statistics = fit_calibration(checkpoint, late.take(learned))
+        calibrated, asked = replace(checkpoint, statistics=statistics), late.take(judged)
+        for at in range(0, len(asked.rows), READ_TOGETHER):
+            part = asked.take(slice(at, at + READ_TOGETHER))
+            stated = interests.category_probabilities(part.rows, part.now_ms, calibrated)
+            for column, found in zip((p, true), top_cases(stated, part.label), strict=True):
+                column.append(found)
     return fit_reliability((np.concatenate(p), np.concatenate(true)))
 
 
@@ -289,7 +295,7 @@ def fit_calibration(checkpoint: Checkpoint, late: Late) -> Statistics:
     logits = interests.raw_logits(late.rows, out, late.now_ms // 1000, checkpoint)[:, 1:]
     label = late.label[:, 1:]
     knot = knots_of(logits[label])
-    maps = checkpoint.statistics.calibration.copy()
+    maps = identity(len(EVENT_BUCKETS) + 1)
     maps[:] = fit_map(logits.ravel(), label.ravel(), knot, maps[0])
     bucket = interests.event_bucket(late.rows["events"])
     for index in range(len(maps)):

@@ -121,7 +121,7 @@ class UserSteps:
         """Counts at ``now_s`` and labels of the horizon after it, for windows at steps."""
         segment = self.segment[step]
         first = np.maximum(self.start[segment], step + 1 - LOOK_BACK_STEPS)
-        end = np.searchsorted(self._key, now_s + horizon_s + (segment << 33), side="right")
+        end = np.searchsorted(self._key, now_s + horizon_s + (segment << 33), side="left")
         counts = self._entries(first, step + 1, now_s, decay)
         labels = self._entries(step + 1, end, now_s, Decay(np.zeros(0)))
         return Windows(step, now_s, counts, labels)

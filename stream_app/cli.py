@@ -18,7 +18,7 @@ from stream_app import file_commands, user_commands
 from stream_app.drift_commands import drift_app
 from stream_app.errors import InterestStreamError, UsageError
 from stream_app.letter_commands import letters_app
-from stream_app.terminal import console, stages
+from stream_app.terminal import console, plain, stages
 from stream_app.verify_command import verify_command
 
 app = typer.Typer(
@@ -50,24 +50,24 @@ def main() -> None:
     """Runs a command; errors of ours are one sentence, 2 for wrong use and 1 for failure."""
     try:
         app()
-    except InterestStreamError as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error}", soft_wrap=True, highlight=False)
-        sys.exit(error.exit_code)
-    except ModelError as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error}", soft_wrap=True, highlight=False)
-        sys.exit(1)
+    except (InterestStreamError, ModelError) as error:
+        sentence = f"[red]{type(error).__name__}:[/] {plain(error)}"
+        console.print(sentence, soft_wrap=True, highlight=False)
+        sys.exit(error.exit_code if isinstance(error, InterestStreamError) else 1)
 
 
 @app.command()
 def demo(
-    seconds: Annotated[float | None, typer.Option(min=1, help="How long events come in.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, max=86_400, help="How long events come in.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Replay this event log instead.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     checkpoint: CheckpointOption = None,
     workers: Annotated[int, typer.Option(min=1, max=16, help="Number of workers.")] = 1,
     users: Annotated[int, typer.Option(min=1, help="Simulated shoppers.")] = 1000,
     days: Annotated[int, typer.Option(min=2, help="Simulated days.")] = 60,
-    seed: Annotated[int, typer.Option(help="Seed of the simulation and the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation and the training.")] = 0,
     with_page: Annotated[bool, typer.Option("--ui/--no-ui", help="Serve the live page.")] = True,
 ) -> None:
     """Watch events go through a broker and a worker, then compare with what is known."""
@@ -176,7 +176,9 @@ def replay(
     file: Annotated[
         Path | None, typer.Argument(help="Event log: .parquet, .csv or .jsonl.")
     ] = None,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Events of FILE a second.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, max=1e9, help="Events of FILE a second.")
+    ] = None,
     columns: Annotated[
         str, typer.Option("--map", help="Columns of FILE, like user_id=visitor,category=.")
     ] = "",

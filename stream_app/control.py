@@ -32,16 +32,16 @@ class Place(Struct, frozen=True, gc=False):
 class Receipt(Struct, frozen=True, kw_only=True):
     """What the owner of the partition has done for an `Erase`.
 
-    had_row       whether there was a row
+    had_row       whether there was a row; None when the worker had ended between erasing and this
     inputs        per input topic, the offset below which events of the user are skipped from now on
-    tombstones    records without a value that were written under the user's key
-    marker        where the changelog has the hashed marker
+    tombstones    records without a value that were written under the user's key, none then
+    marker        where the changelog has the hashed marker, None then
     done_ms       epoch milliseconds
     """
 
     request_id: str
     partition: int
-    had_row: bool
+    had_row: bool | None
     inputs: dict[str, int]
     tombstones: list[Place]
     marker: Place | None

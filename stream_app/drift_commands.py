@@ -16,7 +16,7 @@ from stream_app.terminal import console, stages
 drift_app = typer.Typer(invoke_without_command=True)
 
 DataOption = Annotated[Path | None, typer.Option(help="Event log: .parquet, .csv or .jsonl.")]
-SeedOption = Annotated[int, typer.Option(help="Of the shuffles.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of the shuffles.")]
 
 
 @drift_app.callback()
@@ -99,7 +99,7 @@ def calibrate_command(
         settings = calibrate(
             steps, model, average_run_length, seed, false_alarms, progress=progress
         )
-    if settings.average_run_length is None or settings == model.drift:
+    if settings.average_run_length is None or settings is model.drift:
         raise UsageError(f"{data} is too short to measure so rare an alarm; give a longer log.")
     model = with_drift(model, settings)
     source = f"{data.name} (sha256 {log.digest()})"

@@ -71,8 +71,10 @@ def erase_user(
 
     Raises:
         BrokerError: no broker takes the request.
+        TopicError: the topics have another number of partitions than the settings.
         WorkerError: no worker answered; the request stays, and is carried out when one runs.
     """
+    topics.check_counts(settings)
     request = Erase(request_id=uuid.uuid4().hex, user_id=user, requested_ms=int(time.time() * 1000))
     place = _send(settings, request)
     receipt = _receipt(settings, request, place, timeout_s, waiting)

@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 
 from stream_app.errors import UsageError
-from stream_app.terminal import console, output, stages
+from stream_app.terminal import check_folder_of, console, output, stages
 from stream_app.times import parse_duration, parse_time
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def evaluate_command(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures as JSON.")
     ] = None,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A short form, with quick trainings.")] = (
         False
     ),
@@ -62,8 +62,8 @@ def evaluate_command(
     if predictions is not None and predictions.suffix not in SUFFIXES:
         raise UsageError(f"{predictions} is no {', '.join(SUFFIXES)} file; name one to write.")
     for file in (predictions, json_file):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise UsageError(f"There is no folder to write {file} into; make it first.")
+        if file is not None:
+            check_folder_of(file)
     evaluated = named(protocol)
     horizon_s = None if horizon is None else parse_duration(horizon)
     config = TrainingConfig.quick(seed) if quick else TrainingConfig(seed=seed)

@@ -29,6 +29,7 @@ CheckpointOption = Annotated[
 ]
 CutoffOption = Annotated[str, typer.Option(help="Only earlier events are known, e.g. 2014-07-17.")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="A short training, as in the demo.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +47,7 @@ def simulate_command(
     out: OutOption,
     users: Annotated[int, typer.Option(min=1)] = 1000,
     days: Annotated[int, typer.Option(min=2)] = 60,
-    seed: int = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Write the event log of a simulated shop, and its planted changes beside it."""
     from model.simulation import ShopSettings, simulate, truth_path, write_simulated
@@ -68,7 +69,7 @@ def train_command(
         float,
         typer.Option(min=0.0, max=0.999, help="How far lists follow the mix of interests."),
     ] = 0.0,
-    seed: int = 0,
+    seed: SeedOption = 0,
     quick: QuickOption = False,
 ) -> None:
     """Train a checkpoint on an event log."""
@@ -99,7 +100,7 @@ def predict_command(
         str | None, typer.Option(help="Predict only events of this type, e.g. purchase.")
     ] = None,
     checkpoint: CheckpointOption = None,
-    seed: int = 0,
+    seed: SeedOption = 0,
     quick: QuickOption = False,
 ) -> None:
     """Predict the categories of the window after a time, or the next items, for every user."""

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from model.event_log import Columns, read_event_log
+from stream_app import topics
 from stream_app.broker import wait_until_ready
 from stream_app.errors import UsageError
 from stream_app.log_records import log_records
@@ -36,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 class State(Struct, frozen=True, forbid_unknown_fields=True):
     """How far a file is sent.
 
-    digest   of the events, and what they are sent to
+    digest   of the events
     sent     events that are acknowledged, from the first on
     ends     per input topic, at most the offset that each partition's next record gets
     """
@@ -114,11 +115,13 @@ def send_file(
         UsageError: an earlier call was interrupted, or there is none to go on with.
         EventLogError: the file cannot be read.
         BrokerError, RecoveryError: events are not acknowledged, or topics cannot be read.
+        TopicError: they are missing, or have another number of partitions than the settings.
     """
     log = read_event_log(path, columns)
     digest, total, users = log.digest()[:32], len(log.event_ids), len(log.users)
     state = _known(settings, path, digest, total, go_on)
     wait_until_ready(settings.kafka_python(), BROKER_TIMEOUT_S)
+    topics.check_counts(settings)
     there: set[int] = set()
     if state is not None:
         starts = {
@@ -128,7 +131,7 @@ def send_file(
             numbers = (_number(dict(one.headers).get(REPLAYED_FROM), digest) for one in tail)
             there.update(number for number in numbers if number >= state.sent)
     sent = 0 if state is None else state.sent
-    before, is_noted = sent + len(there), False
+    before, is_noted = sent + len(there), state is not None
     producer = EventProducer(settings)
     try:
         records = enumerate(log_records(log))
@@ -169,6 +172,8 @@ def what_was_sent(path: Path, report: Report) -> str:
             f"Interrupted after {report.events:,} events{earlier}; the same command with "
             f"--continue goes on, as {state_file(path)} says."
         )
+    if report.events == 0:
+        return "Interrupted before anything was sent."
     return (
         f"Interrupted after {report.events:,} events; the folder of {path} cannot be written, so "
         "nothing says where to go on."

@@ -75,8 +75,6 @@ def read_history(
         EventLogError: the file cannot be read, has no event, or has one that a worker would refuse.
     """
     log = read_event_log(path, columns)
-    if not len(log):
-        raise EventLogError(f"{path} has no events; name another file.")
     check_events(log, str(path), latest_ms)
     return history_of(log, partitions, vocabulary)
 

@@ -40,7 +40,7 @@ def list_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Count the dead letters by reason, and show the latest. Names no user and no value."""
+    """Count the dead letters by reason, and show the latest. Names no user."""
     since_ms = 0 if since is None else parse_time(since)
 
     def select(letter: Letter) -> bool:
@@ -116,8 +116,8 @@ def show_command(
     except DeadLetterError as error:
         shown = str(error)
     output.print(f"value: {shown}", markup=False, highlight=False, soft_wrap=True)
-    here = letter.source.topic in settings.input_topics and source_record(settings, source)
-    if not here:
+    known = {*settings.input_topics, *settings.adapters}
+    if letter.source.topic not in known or not source_record(settings, source):
         output.print("The source record is gone.")
 
 

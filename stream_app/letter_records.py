@@ -98,7 +98,8 @@ def follow(settings: Settings, letter: Letter) -> bytes | None:
     """
     if letter.pointer is None:
         return letter.value
-    _event_type(letter, settings)
+    if letter.source.topic not in settings.adapters:
+        _event_type(letter, settings)
     record = source_record(settings, letter.source)
     if record is None or record.value is None:
         raise DeadLetterError("Its value was too long to be kept, and its source is gone.")

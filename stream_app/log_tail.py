@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from kafka import TopicPartition
+from kafka.errors import LeaderNotAvailableError
 
 from stream_app.errors import RecoveryError
 from stream_app.lane.reading import POLL_MS, READ_TIMEOUT_S, plain_consumer
@@ -24,7 +25,7 @@ def first_offsets(
         return {}
     consumer = plain_consumer(settings, auto_offset_reset="earliest")
     try:
-        return dict(consumer.beginning_offsets(list(partitions)))
+        return _offsets(consumer.beginning_offsets, partitions)
     finally:
         consumer.close()
 
@@ -33,10 +34,26 @@ def last_offsets(settings: Settings, partitions: Collection[Where]) -> dict[Wher
     """At most the offset that each partition's next record gets; see `TopicReader.ends`."""
     consumer = plain_consumer(settings, auto_offset_reset="earliest")
     try:
-        found = consumer.end_offsets([TopicPartition(*where) for where in partitions])
+        places = [TopicPartition(*where) for where in partitions]
+        found = _offsets(consumer.end_offsets, places)
         return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
     finally:
         consumer.close()
+
+
+def _offsets(
+    ask: Callable[[list[TopicPartition]], Mapping[TopicPartition, int]],
+    places: Collection[TopicPartition],
+) -> dict[TopicPartition, int]:
+    """What the brokers say of all places; kafka-python raises a KeyError for one without a leader.
+
+    Raises:
+        LeaderNotAvailableError: one of them has none at the moment.
+    """
+    try:
+        return dict(ask(list(places)))
+    except KeyError as error:
+        raise LeaderNotAvailableError(f"no leader for {error}") from None
 
 
 def read_tail(
@@ -53,8 +70,8 @@ def read_tail(
     consumer = plain_consumer(settings, auto_offset_reset="earliest")
     try:
         places = {TopicPartition(*where): start for where, start in starts.items()}
-        first = consumer.beginning_offsets(list(places))
-        last = consumer.end_offsets(list(places))
+        first = _offsets(consumer.beginning_offsets, places)
+        last = _offsets(consumer.end_offsets, places)
         ends.update({(tp.topic, tp.partition): last[tp] for tp in places})
         # A fetch of an empty partition would wait for what may come.
         behind = {tp for tp in places if first[tp] < last[tp]}

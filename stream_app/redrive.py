@@ -27,7 +27,7 @@ from kafka import TopicPartition
 
 from stream_app import group_offsets, topics
 from stream_app.dead_letters import Letter, place_of
-from stream_app.errors import DeadLetterError, TopicError
+from stream_app.errors import DeadLetterError
 from stream_app.events import Source
 from stream_app.lane.reading import bounds, stream_records
 from stream_app.letter_records import Ready, Where, chunks, follow, in_order, prepare
@@ -96,7 +96,7 @@ def redrive(
     unknown = sorted(place_of(place) for place in choice.places - held.letters.keys())
     if unknown:
         raise DeadLetterError(f"There is no dead letter {unknown[0]}; see dead-letters list.")
-    _check_counts(settings)
+    topics.check_counts(settings)
     report = Report()
     pending: list[Letter] = []
     for letter in in_order(held.letters.values(), settings.input_topics):
@@ -151,7 +151,10 @@ def _committed(settings: Settings, letters: Iterable[Letter], report: Report) ->
     kept = []
     for letter in letters:
         source = letter.source
-        if source.offset < committed.get(TopicPartition(source.topic, source.partition), 0):
+        if source.topic not in settings.input_topics:
+            why = "It is an event of another product; send it, mended, to its own topic."
+            report.refused.append((source, why))
+        elif source.offset < committed.get(TopicPartition(source.topic, source.partition), 0):
             kept.append(letter)
         else:
             report.refused.append((source, "The workers have not committed its source yet."))
@@ -201,13 +204,3 @@ def _look_for(
         ]
         progress("Looking for what was sent", number + 1, len(groups))
     return found
-
-
-def _check_counts(settings: Settings) -> None:
-    for topic in settings.input_topics:
-        count = topics.partition_count(settings, topic)
-        if count != settings.partitions:
-            raise TopicError(
-                f"Topic {topic} has {count} partitions and INTEREST_PARTITIONS is "
-                f"{settings.partitions}; set it to {count}."
-            )

@@ -235,12 +235,17 @@ def _carry_markers_over(old: Settings, new: Settings) -> None:
     """Keep users who were erased from coming back with a replay of their events."""
     with asking(new):
         producer = KafkaProducer(**new.kafka_python(), acks="all")
+        sent = []
         try:
             for number in range(new.partitions):
                 for key, value in stored_values(old, number).items():
                     if is_marker(key) and key != MARK_KEY:
                         carried = encode_marker(replace(decode_marker(value), control=CARRIED_OVER))
-                        producer.send(new.changelog_topic, carried, key, partition=number)
+                        sent.append(
+                            producer.send(new.changelog_topic, carried, key, partition=number)
+                        )
             producer.flush(BROKER_TIMEOUT_S)
+            for future in sent:  # a refused record is an error here alone
+                future.get(BROKER_TIMEOUT_S)
         finally:
             producer.close()

@@ -1,11 +1,13 @@
-"""What the commands share: the console, progress bars, and times as people write them."""
+"""What the commands share: the console, progress bars, and text that steers no terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +17,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+from stream_app.errors import UsageError
 
 console = Console(stderr=True)
 """For people: progress and sentences."""
@@ -52,3 +56,16 @@ def stages(on: Console = console, transient: bool = False) -> Iterator[Stages]:
 def printable(text: str) -> str:
     """The text without what could steer a terminal: other characters as Python writes them."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def plain(value: object) -> str:
+    """Any text for the console: neither markup of its own nor what could steer a terminal."""
+    return escape(printable(str(value)))
+
+
+def check_folder_of(file: Path) -> None:
+    """UsageError when the file could not be written, before the work that it is to hold."""
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; name a file to write.")
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"There is no folder to write {file} into; make it first.")

@@ -7,12 +7,13 @@ from datetime import datetime, timezone
 from stream_app.errors import UsageError
 
 MIN_EPOCH_MS_DIGITS = 12  # fewer are a date without dashes
+MAX_EPOCH_MS_DIGITS = 14  # more are beyond the year 5138, such as microseconds
 
 
 def parse_time(text: str) -> int:
     """Milliseconds since the epoch: given as such, or as an ISO 8601 date or time (UTC without a
     zone)."""
-    if text.isdecimal() and len(text) >= MIN_EPOCH_MS_DIGITS:
+    if text.isdecimal() and MAX_EPOCH_MS_DIGITS >= len(text) >= MIN_EPOCH_MS_DIGITS:
         return int(text)
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
@@ -33,6 +34,6 @@ def parse_duration(text: str) -> int:
     """Seconds of a duration like 30d, 12h, 90m or 45s."""
     units = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
     number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isdigit() or int(number) == 0:
+    if unit not in units or not number.isdecimal() or int(number) == 0:
         raise UsageError(f"{text!r} is no duration; write it like 30d, 12h or 90m.")
     return int(number) * units[unit]

@@ -207,8 +207,28 @@ def partition_count(settings: Settings, name: str) -> int:
     return found[name].partitions
 
 
+def check_counts(settings: Settings) -> None:
+    """Refuse to address records by another number of partitions than the input topics have.
+
+    Raises:
+        TopicError: a topic is missing, or has another number; the sentence says which.
+        BrokerError: no broker answers.
+    """
+    with admin_client(settings) as admin:
+        found = _describe(admin, list(settings.input_topics))
+    for topic in settings.input_topics:
+        if topic not in found:
+            raise TopicError(f"Topic {topic} is missing; run interest-stream topics create.")
+        count = found[topic].partitions
+        if count != settings.partitions:
+            raise TopicError(
+                f"Topic {topic} has {count} partitions and INTEREST_PARTITIONS is "
+                f"{settings.partitions}; set it to {count}."
+            )
+
+
 def delete(settings: Settings) -> None:
-    """Delete the topics and the consumer group, with all they hold. For tests.
+    """Delete the topics and the consumer group, with all they hold; for tests and the demo.
 
     Raises:
         BrokerError: no broker answers.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
@@ -14,7 +11,8 @@ from rich.table import Table
 
 from stream_app.errors import UsageError, WorkerError
 from stream_app.settings import Settings
-from stream_app.terminal import console, stages
+from stream_app.terminal import console, plain, stages
+from stream_app.worker_http import ask, no_worker, worker_url
 
 if TYPE_CHECKING:
     from stream_app.answers import Inspection
@@ -46,18 +44,26 @@ def inspect_command(
             "User data asks for a token; set INTEREST_HTTP_TOKEN_FILE to the file that the workers "
             "have."
         )
-    address = url or settings.http_url or f"http://{settings.http_host}:{settings.http_port}"
-    body = _ask(f"{address.rstrip('/')}/users/{quote(user, safe='')}", token, address)
+    address = worker_url(
+        url or settings.http_url or f"http://{settings.http_host}:{settings.http_port}"
+    )
+    body = ask(f"{address}/users/{quote(_checked(user), safe='')}", token, ASK_TIMEOUT_S)
+    try:
+        found = msgspec.json.decode(body, type=Inspection)
+    except msgspec.MsgspecError:
+        raise no_worker(address) from None
     if as_json:
         typer.echo(body.decode())
     else:
-        _show(msgspec.json.decode(body, type=Inspection))
+        _show(found)
 
 
 def erase_command(
     user: UserArgument,
     as_json: JsonOption = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the worker.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds to wait for the worker.")
+    ] = 60.0,
 ) -> None:
     """Erase what is known of a user, through the worker that owns the partition."""
     from stream_app.erasing import erase_user
@@ -65,7 +71,7 @@ def erase_command(
     with stages() as progress:
         erased = erase_user(
             Settings(),
-            user,
+            _checked(user),
             timeout,
             lambda seconds: progress("Waiting for the worker", int(seconds), int(timeout)),
         )
@@ -73,10 +79,10 @@ def erase_command(
         typer.echo(msgspec.json.encode(erased).decode())
     else:
         receipt = erased.receipt
-        row = "The row is erased" if receipt.had_row else "There was no row"
-        console.print(
-            f"{row}; the marker stands at {_at(receipt.marker)}.", soft_wrap=True, highlight=False
-        )
+        row = {True: "The row is erased", False: "There was no row"}
+        done = row.get(receipt.had_row, "The row is erased, if there was one")  # type: ignore[arg-type]
+        at = "" if receipt.marker is None else f"; the marker stands at {_at(receipt.marker)}"
+        console.print(f"{done}{at}.", soft_wrap=True, highlight=False)
         console.print(f"{erased.dead_letters} dead letters about the user are deleted.")
         for topic, offset in receipt.inputs.items():
             console.print(
@@ -98,24 +104,12 @@ def erase_command(
         )
 
 
-def _ask(url: str, token: str, address: str) -> bytes:
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"{address!r} is no URL of a worker; write it like http://worker-1:6066.")
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+def _checked(user: str) -> str:
     try:
-        with urllib.request.urlopen(request, timeout=ASK_TIMEOUT_S) as answer:  # nosec B310
-            body: bytes = answer.read()
-            return body
-    except urllib.error.HTTPError as error:
-        try:
-            sentence = json.loads(error.read())["error"]
-        except (ValueError, KeyError, TypeError):
-            sentence = f"The worker at {address} answers {error.code}."
-        raise WorkerError(sentence) from None
-    except (OSError, urllib.error.URLError) as error:
-        raise WorkerError(
-            f"No worker answers at {address} ({error}); name one with --url or INTEREST_HTTP_URL."
-        ) from None
+        user.encode()
+    except UnicodeEncodeError:
+        raise UsageError("The user id is no UTF-8; give it as the events have it.") from None
+    return user
 
 
 def _at(place: object) -> str:
@@ -127,7 +121,7 @@ def _at(place: object) -> str:
 
 def _show(found: Inspection) -> None:
     say = console.print
-    say(f"[bold]{found.user_id}[/] in partition {found.partition}", highlight=False)
+    say(f"[bold]{plain(found.user_id)}[/] in partition {found.partition}", highlight=False)
     if found.erased:
         say("Was erased; what follows came afterwards." if found.stored else "Was erased.")
     if not found.stored:
@@ -149,17 +143,17 @@ def _show(found: Inspection) -> None:
     )
     for one in found.interests:
         interests.add_row(
-            one.category,
+            plain(one.category),
             f"{one.probability:.3f}",
             f"{one.low:.3f} to {one.high:.3f}",
             f"{one.uncertainty:.3f}",
         )
     items = Table("item", "score", "reason", title="Suggested items")
     for item in found.items:
-        items.add_row(item.item_id, f"{item.score:.2f}", item.reason.text)
+        items.add_row(plain(item.item_id), f"{item.score:.2f}", plain(item.reason.text))
     recent = Table("time", "kind", "item", "category", title="Last steps")
     for step in found.recent:
-        recent.add_row(step.time, step.kind, step.item_id, step.category)
+        recent.add_row(step.time, step.kind, plain(step.item_id), plain(step.category))
     offsets = Table("topic", "last applied offset", title=f"Offsets; model {found.model_version}")
     for topic, offset in found.offsets.items():
         offsets.add_row(topic, "none" if offset is None else str(offset))

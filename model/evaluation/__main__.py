@@ -1,9 +1,9 @@
 """python -m model.evaluation: all protocols over the shared logs, and one report.
 
-A run of all tasks in full, from one commit without changes, writes model/EVALUATION.md and
-model/plots. Any other run writes what it finished into model/evaluation/partial. A task that was
-finished on the same commit is not run again; the folder of the commit there holds what is done, and
-what each task said.
+When all tasks are done in full on the logs of ../shared/data, from one commit without changes, the
+report goes to model/EVALUATION.md and model/plots; before, what is finished goes into
+model/evaluation/partial. A task that was finished on the same commit and folder of logs is not run
+again; the folder of the commit there holds what is done, and what each task said.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from rich.console import Console
@@ -48,11 +49,16 @@ def main() -> int:
         names = dict.fromkeys(task.protocol for task in TASKS)
         console.print(f"No protocol is named {unknown[0]!r}; there are: {', '.join(names)}.")
         return 2
+    if asked.jobs < 1:
+        console.print("--jobs is how many tasks run at a time; name at least 1.")
+        return 2
+    is_shared = asked.data.resolve() == DATA.resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     tasks = [task for task in TASKS if not asked.only or task.protocol in asked.only]
     found, differs = commit_of(HERE.parent, "EVALUATION.md", "plots")
     commit, is_changed = found or "unknown", found is None or bool(differs)
-    done = PARTIAL / (commit[:12] + ("-quick" if asked.quick else ""))
+    other = "" if is_shared else "-" + sha256(str(asked.data.resolve()).encode()).hexdigest()[:8]
+    done = PARTIAL / (commit[:12] + ("-quick" if asked.quick else "") + other)
     done.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     is_interrupted = False
@@ -68,12 +74,15 @@ def main() -> int:
         if _document(task, done).exists() and (task in tasks or not is_changed)
     }
     if documents:
-        is_whole = not asked.quick and not is_changed and len(documents) == len(TASKS)
+        is_full = not asked.quick and not is_changed and is_shared
+        is_whole = is_full and len(documents) == len(TASKS)
         words = [
             *(["--quick"] if asked.quick else []),
             *(word for name in asked.only or () for word in ("--only", name)),
         ]
-        head = _head(commit, is_changed, words, sum(d["seconds"] for d in documents.values()))
+        logs = "../shared/data" if is_shared else str(asked.data)
+        seconds = sum(d["seconds"] for d in documents.values())
+        head = _head(commit, is_changed, words, logs, seconds)
         path = write(documents, head, asked.quick, HERE.parent if is_whole else PARTIAL)
         console.print(f"The report is {os.path.relpath(path)}.", highlight=False)
     for name in failed:
@@ -121,14 +130,14 @@ async def _finish(name: str, task: Task, quick: bool, data: Path, done: Path) ->
     return True
 
 
-def _head(commit: str, is_changed: bool, words: list[str], seconds: float) -> list[str]:
+def _head(commit: str, is_changed: bool, words: list[str], logs: str, seconds: float) -> list[str]:
     changed = ", with changes that are not committed" if is_changed else ""
     arguments = f' ARGS="{shlex.join(words)}"' if words else ""
     return [
         f"Written by `make evaluate{arguments}` from commit {commit[:12]}{changed}. Its tasks take "
         f"one core each, {seconds / 60:,.0f} minutes in all; {os.cpu_count()} cores take one task "
         f"each at a time ({platform.machine()}, Python {platform.python_version()}).",
-        "Logs are those of ../shared/data. Intervals are of 1,000 bootstraps over users.",
+        f"Logs are those of {logs}. Intervals are of 1,000 bootstraps over users.",
     ]
 
 

@@ -120,7 +120,7 @@ def ablation(
             trained = train(log, change(base), no_progress)
             found.setdefault(name, []).append(judged(trained.draft, trained.lists, seed))
             if name == BASE:
-                seen = attention_figures(log, trained.draft, trained.lists, seed)
+                seen = attention_figures(log, trained, seed)
                 for figure, value in seen.items():
                     attention.setdefault(figure, []).append(value)
                 for part, without in PARTS.items():

@@ -24,6 +24,7 @@ from model.interest_lstm import InterestLSTM
 from model.learning import all_item_logits, hidden_at, next_items, readout
 from model.ranking import rank, recent_items
 from model.state import RECENT
+from model.training import Trained
 from model.windows import UserSteps
 
 UPDATES = 2000
@@ -119,18 +120,14 @@ def fit(task: Task, updates: int = UPDATES) -> tuple[AttentionReadout, float]:
     return attention, best
 
 
-def attention_figures(
-    log: EventLog, draft: Checkpoint, lists: HeldLists, seed: int, updates: int = UPDATES
-) -> dict[str, float]:
-    """Quality without and with attention, and whose named steps carry the listed items.
-
-    lists  what the checkpoint foresees of the later slice, which begins with the first of them
-    """
+def attention_figures(log: EventLog, trained: Trained, seed: int) -> dict[str, float]:
+    """Quality without and with attention, and whose named steps carry the listed items."""
     torch.manual_seed(seed)
+    draft = trained.draft
     batch, _ = log.batch(draft.vocabulary)
-    task = Task(draft.network, UserSteps(by_user(batch)), int(lists.now_ms.min()), seed)
-    attention, with_it = fit(task, updates)
-    by_counts, by_attention = _named_rightly(draft, lists, attention, task.random)
+    task = Task(draft.network, UserSteps(by_user(batch)), trained.late_s * 1000, seed)
+    attention, with_it = fit(task)
+    by_counts, by_attention = _named_rightly(draft, trained.lists, attention, task.random)
     return {
         "next-item cross-entropy, as it is": task.late_loss(None),
         "next-item cross-entropy, with attention (the best look at the slice)": with_it,

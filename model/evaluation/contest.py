@@ -40,7 +40,8 @@ def protocol(options: Options, progress: Progress) -> Report:
     cutoff_ms = options.cutoff_ms
     if cutoff_ms is None:
         inside = log.time_ms.min() < CUTOFF_MS < log.time_ms.max()
-        cutoff_ms = CUTOFF_MS if inside else int(log.time_ms.max()) + 1 - horizon_s * 1000
+        last_ms = (int(log.time_ms.max()) // 1000 + 1 - horizon_s) * 1000
+        cutoff_ms = CUTOFF_MS if inside else last_ms
     earlier_ms = cutoff_ms - horizon_s * 1000
     earlier, _ = _cut(log, options, horizon_s, earlier_ms, None, progress)
     cut, checkpoint = _cut(log, options, horizon_s, cutoff_ms, options.checkpoint, progress)

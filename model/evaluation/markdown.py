@@ -35,7 +35,7 @@ def write(
     plots = folder / PLOTS
     lines = ["# Figures of the predictions", "", *head, ""]
     reports = {task: from_document(document) for task, document in documents.items()}
-    pooled = pool(reports.values())
+    pooled = pool([(task.log, report) for task, report in reports.items()])
     measured = {task.name: report.figures for task, report in reports.items()}
     if pooled is not None:
         measured[wanted.POOLED] = {f"{row[0]}: from": float(row[2]) for row in pooled.rows}
@@ -61,21 +61,26 @@ def write(
     return path
 
 
-def pool(reports: Sequence[Report] | Any) -> Figures | None:
-    """The paired differences of users of all logs together, with their bootstrap intervals."""
-    together: dict[str, list[float]] = {}
-    for report in reports:
+def pool(reports: Sequence[tuple[str, Report]]) -> Figures | None:
+    """The paired differences of users of all logs together, with their bootstrap intervals.
+
+    reports  with the name of each one's log; of several of a log the first counts, as their users
+             are the same
+    """
+    together: dict[str, dict[str, np.ndarray]] = {}
+    for log, report in reports:
         for name, values in report.samples.items():
-            together.setdefault(name, []).extend(np.nan if v is None else v for v in values)
+            together.setdefault(name, {}).setdefault(log, np.array(values, dtype=float))
     rows: list[list[Cell]] = []
-    for name, values in together.items():
-        array = np.array(values, dtype=float)
+    for name, by_log in together.items():
+        array = np.concatenate(list(by_log.values()))
         low, high = bootstrap(array)
         rows.append([name, float(np.nanmean(array)), low, high, f"{np.isfinite(array).sum():,}"])
     if not rows:
         return None
     columns = ["difference", "mean", "95 % from", "to", "users"]
-    return Figures(POOLED, columns, rows, "Paired by user, users resampled 1,000 times.")
+    note = "Paired by user, users resampled 1,000 times; each log once."
+    return Figures(POOLED, columns, rows, note)
 
 
 def table_lines(figures: Figures) -> list[str]:

@@ -300,13 +300,13 @@ def _mixed(
     vocabulary = checkpoint.vocabulary
     sizes = (vocabulary.items, vocabulary.first_item_bucket)
     known = steps.take(early)
-    late_ms = int(np.quantile(known.time_ms, SPLIT_QUANTILE))
-    late = targets_from(known, late_ms)
     if unseen:
         late = targets_from(known, EVER_MS).last_of_users()
         part = np.ones(len(known), dtype=bool)
         part[late.step] = False
     else:
+        late_ms = int(np.quantile(known.time_ms, SPLIT_QUANTILE))
+        late = targets_from(known, late_ms)
         part = known.time_ms < late_ms
     late = late.take(np.flatnonzero((late.item > 0) & (late.item < sizes[1])))
     earlier = ItemFloor(known.take(part), *sizes, checkpoint.horizon_s)

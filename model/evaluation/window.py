@@ -42,7 +42,6 @@ MAX_USERS = 6000
 """So many users are scored at a cut-off, drawn at random; baselines learn from all."""
 PROBABLE = ("model", "most popular", "factor model", "logistic", "trees", "blend")
 """Predictors whose scores are probabilities."""
-FLOORS = tuple(name for name in PROBABLE if name != "model")
 NEWCOMER_EVENTS = 20
 BUCKET_NAMES = ("0-2", "3-5", "6-10", "11-30", "31-100", "above 100")
 
@@ -84,7 +83,8 @@ def protocol(options: Options, progress: Progress) -> Report:
     event_type = None if options.event_type is None else EventType[options.event_type.upper()]
     cuts, moved, checkpoint = [], None, options.checkpoint
     times_ms = cutoffs_ms(log, horizon_s) if options.cutoff_ms is None else [options.cutoff_ms]
-    for cutoff_ms in times_ms[-1:] if options.quick else times_ms:
+    times_ms = times_ms[-1:] if options.quick else times_ms
+    for cutoff_ms in times_ms:
         if options.checkpoint is None:
             config = replace(options.config, horizon_s=horizon_s, target=event_type)
             checkpoint = train(log, config, progress, cutoff_ms, options.data.name).checkpoint
@@ -106,7 +106,7 @@ def cutoffs_ms(log: EventLog, horizon_s: int) -> list[int]:
     """The start of the log's last whole window and of the two before it."""
     span_s = int(log.time_ms.max() - log.time_ms.min()) // 1000
     step_s = horizon_s if span_s >= SHORT_LOG_HORIZONS * horizon_s else horizon_s // 2
-    last_ms = int(log.time_ms.max()) + 1 - horizon_s * 1000
+    last_ms = (int(log.time_ms.max()) // 1000 + 1 - horizon_s) * 1000  # a window is whole seconds
     return [last_ms - back * step_s * 1000 for back in reversed(range(CUTS))]
 
 

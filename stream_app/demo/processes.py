@@ -26,13 +26,16 @@ PROGRAM = ("stream_app.cli", "worker", "--with-parent")
 """Module and arguments that run a worker which ends with the process that started it."""
 PAGE_PROGRAM = ("stream_app.cli", "ui", "--with-parent")
 PAGE_PORT = 8080
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""To this machine, past any proxy of the environment."""
 
 
 class WorkerProcess:
     """One ``interest-stream worker`` with settings of its own.
 
-    overrides are field names of Settings; http_port and log file are the worker's own, and
-    data_dir is a folder of its name unless overrides have one.
+    overrides are field names of Settings, None to leave out what the environment says; http_port
+    and log file are the worker's own, and data_dir is a folder of its name unless overrides
+    have one.
     arguments come behind the program's own.
     """
 
@@ -49,14 +52,16 @@ class WorkerProcess:
         self.port = free_port()
         self.log_file = home / f"{name}.log"
         own = {"data_dir": home / name, **overrides, "http_port": self.port}
-        variables = {f"{PREFIX}{key.upper()}": str(value) for key, value in own.items()}
+        variables = {f"{PREFIX}{key.upper()}": value for key, value in own.items()}
+        inherited = {key: value for key, value in os.environ.items() if key not in variables}
+        given = {key: str(value) for key, value in variables.items() if value is not None}
         with open(self.log_file, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *program, *arguments],
                 stdin=subprocess.PIPE,  # never written to: it ends with this process
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **variables},
+                env={**inherited, **given},
                 start_new_session=True,  # Ctrl-C reaches the demo, which ends the worker in order
             )
 
@@ -83,7 +88,7 @@ class WorkerProcess:
     def is_ready(self) -> bool:
         """True when /readyz answers 200."""
         try:
-            with urllib.request.urlopen(self._url("readyz"), timeout=HTTP_TIMEOUT_S):
+            with DIRECT.open(self._url("readyz"), timeout=HTTP_TIMEOUT_S):
                 return True
         except (OSError, urllib.error.URLError):
             return False
@@ -91,7 +96,7 @@ class WorkerProcess:
     def unready_because(self) -> str:
         """What /readyz gives as reasons, or that it does not answer."""
         try:
-            with urllib.request.urlopen(self._url("readyz"), timeout=HTTP_TIMEOUT_S):
+            with DIRECT.open(self._url("readyz"), timeout=HTTP_TIMEOUT_S):
                 return "it is ready"
         except urllib.error.HTTPError as answer:
             return "; ".join(json.load(answer)["reasons"])
@@ -101,7 +106,7 @@ class WorkerProcess:
     def metrics(self) -> dict[tuple[str, tuple[str, ...]], float]:
         """Samples of /metrics by name and label values; empty when it does not answer."""
         try:
-            with urllib.request.urlopen(self._url("metrics"), timeout=HTTP_TIMEOUT_S) as answer:
+            with DIRECT.open(self._url("metrics"), timeout=HTTP_TIMEOUT_S) as answer:
                 text = answer.read().decode()
         except (OSError, urllib.error.URLError):
             return {}
@@ -173,7 +178,7 @@ class PageProcess(WorkerProcess):
     def is_ready(self) -> bool:
         """True when the page answers."""
         try:
-            with urllib.request.urlopen(f"{self.address}livez", timeout=HTTP_TIMEOUT_S):
+            with DIRECT.open(f"{self.address}livez", timeout=HTTP_TIMEOUT_S):
                 return True
         except OSError:
             return False

@@ -34,7 +34,7 @@ from stream_app.errors import BrokerError, UsageError, WorkerError
 from stream_app.log_records import LogRecord, log_records
 from stream_app.producing import EventProducer, produce
 from stream_app.settings import PREFIX, Settings
-from stream_app.terminal import stages
+from stream_app.terminal import check_folder_of, stages
 from stream_app.verify import verify
 
 DEFAULT_SECONDS = 60.0
@@ -78,6 +78,8 @@ class _Material:
 
 def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     """The whole demo; returns the summary, which is also written where the options say."""
+    if options.summary is not None:
+        check_folder_of(options.summary)
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interest-demo-")))
         material = _material(options, home, console)
@@ -86,6 +88,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
             _train(material, checkpoint_dir, options.seed, console)
         checkpoint = load(checkpoint_dir)
         overrides = stack.enter_context(_kafka(console))
+        overrides |= {"adapter_topics": None, "http_url": None}  # those of other workers
         overrides |= {
             "checkpoint": checkpoint_dir.resolve(),
             "log_level": "warn",

@@ -123,7 +123,7 @@ def _quality(summary: dict[str, Any]) -> RenderableType:
     lists = summary["next_step"]
     if lists["cases"]:
         table.add_row(
-            "next item on the list of 10",
+            "next item on the list",
             f"{lists['items']:.1%}, most popular items {lists['items_popular']:.1%}",
         )
         table.add_row(

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from stream_app.demo.observer import OutputObserver, percentile
 from stream_app.events import Drift, Recommendation, Share
+from stream_app.terminal import plain
 
 SHOWN_USERS = 3
 
@@ -70,8 +71,9 @@ def _interest_panel(observer: OutputObserver) -> Panel:
     for message in list(observer.last_recommendations):
         latest.setdefault(message.user_id, message)
     for message in list(latest.values())[:SHOWN_USERS]:
-        likely = "   ".join(f"{i.category} {i.probability:.0%}" for i in message.interests[:4])
-        table.add_row(f"[cyan]{message.user_id}[/]", likely)
+        first = message.interests[:4]
+        likely = "   ".join(f"{plain(one.category)} {one.probability:.0%}" for one in first)
+        table.add_row(f"[cyan]{plain(message.user_id)}[/]", likely)
     return Panel(table, title="likely categories of the next window", title_align="left")
 
 
@@ -79,9 +81,9 @@ def _drift_panel(drifts: list[Drift]) -> Panel:
     table = Table(box=None, pad_edge=False, show_header=False)
     for drift in drifts[:4]:
         since = datetime.fromtimestamp(drift.since / 1000, timezone.utc)
-        evidence = ", ".join(f"{e.category} #{e.offset}" for e in drift.evidence[:3])
+        evidence = ", ".join(f"{plain(e.category)} #{e.offset}" for e in drift.evidence[:3])
         table.add_row(
-            f"[cyan]{drift.user_id}[/]",
+            f"[cyan]{plain(drift.user_id)}[/]",
             f"{_shares(drift.from_)} [bold]→[/] {_shares(drift.to)}",
             f"since {since:%d %b}, {drift.statistic:.1f} ≥ {drift.threshold:.1f}",
             f"[dim]{evidence}[/]",
@@ -90,7 +92,7 @@ def _drift_panel(drifts: list[Drift]) -> Panel:
 
 
 def _shares(shares: list[Share]) -> str:
-    return ", ".join(f"{share.category} {share.share:.0%}" for share in shares[:2])
+    return ", ".join(f"{plain(share.category)} {share.share:.0%}" for share in shares[:2])
 
 
 def _recommendation_panel(messages: list[Recommendation]) -> Panel:
@@ -98,10 +100,10 @@ def _recommendation_panel(messages: list[Recommendation]) -> Panel:
     for message in messages[:4]:
         for item in message.items[:1]:
             table.add_row(
-                f"[cyan]{message.user_id}[/]",
+                f"[cyan]{plain(message.user_id)}[/]",
                 message.trigger,
-                item.item_id,
-                f"[dim]{item.reason.text}[/]",
+                plain(item.item_id),
+                f"[dim]{plain(item.reason.text)}[/]",
             )
     return Panel(table, title="recommendations, with their reason", title_align="left")
 

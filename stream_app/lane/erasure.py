@@ -39,16 +39,14 @@ def is_done(entry: JournalEntry, markers: Mapping[bytes, Marker]) -> bool:
 
 
 def erase(entry: JournalEntry, request: Erase, markers: Markers) -> Erased:
-    """What is written for an erasure; of one that is done, only the outputs' part again."""
+    """What is written for an erasure; nothing for one that is done: outputs of events that came
+    after it would be deleted."""
+    if is_done(entry, markers):
+        return Erased(Results([], [], [], [], [], entry.end), markers[entry.erased])
     key = request.user_id.encode()
     marker = marker_of(entry, request.requested_ms)
-    keys: list[bytes] = []
-    rows: list[bytes | None] = []
-    if is_done(entry, markers):
-        marker = markers[entry.erased]
-    else:
-        keys = [key, marker_key(entry.erased)]
-        rows = [None, encode_marker(marker)]
+    keys: list[bytes] = [key, marker_key(entry.erased)]
+    rows: list[bytes | None] = [None, encode_marker(marker)]
     deleted: list[tuple[bytes, bytes | None]] = [(key, None)]
     positions = {key: marker_position(marker)}
     return Erased(Results(deleted, deleted, [], keys, rows, entry.end, positions), marker)
@@ -57,7 +55,7 @@ def erase(entry: JournalEntry, request: Erase, markers: Markers) -> Erased:
 def receipt(
     request: Erase,
     partition: int,
-    had_row: bool,
+    had_row: bool | None,
     marker: Marker,
     inputs: tuple[str, str, str],
     topics: Topics,
@@ -65,13 +63,14 @@ def receipt(
     written: Written,
 ) -> Receipt:
     """What the one who asked is told."""
-    places = [
-        Place(topics.drift, partition, written.drift),
-        Place(topics.recommendations, partition, written.recommendations),
-    ]
     found = written.changelog
+    places = []
     if found >= 0:
-        places.append(Place(changelog, partition, found - 1))
+        places = [
+            Place(topics.drift, partition, written.drift),
+            Place(topics.recommendations, partition, written.recommendations),
+            Place(changelog, partition, found - 1),
+        ]
     return Receipt(
         request_id=request.request_id,
         partition=partition,

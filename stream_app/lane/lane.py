@@ -284,8 +284,10 @@ class Lane:
             reached = {number: self.rows.next_offset(number) for number in started}
             last = self._app.tables.recovery.active_highwaters
             for number, offset in reached.items():
-                changelog = TP(self._settings.changelog_topic, number)
-                check_store(self._settings, offset, last[changelog] + 1)
+                end = last[TP(self._settings.changelog_topic, number)] + 1
+                if offset > end:  # it may have grown since the recovery began
+                    _, end = await self._read_changelog(number, end)
+                check_store(self._settings, offset, end)
             self._changelog.begin(reached)
             for number, partition in started.items():
                 partition.markers = self.rows.markers(number)
@@ -385,7 +387,7 @@ class Lane:
             if is_working and self._work is not None:
                 partition.note_ends(self._work.highwaters(partition))
             for tp, position, end in zip(
-                partition.tps, partition.position, partition.reach, strict=True
+                partition.tps, partition.reached, partition.reach, strict=True
             ):
                 lag = max(end - position, 0)
                 self._health.record((tp.topic, tp.partition), position, lag, now)

@@ -49,19 +49,24 @@ class Pending:
         return cls(offset, [], [], {}, none, none, np.zeros(0))
 
     def add(self, poll: Poll, events: list[Event | None], rejections: list[Rejection]) -> None:
-        """Append the decoded records of a poll.
+        """Append the decoded records of a poll, which may have none and move the offset alone.
 
         Raises:
             WorkerError: the poll does not go on where the one before it ended.
         """
         records = poll.records
+        begins = records[0].offset if records else poll.end
         skipped = poll.start is not None and poll.start > self.next_offset
-        if skipped or records[0].offset < self.next_offset:
+        if skipped or begins < self.next_offset:
+            first = records[0] if records else None
+            where = f"{first.topic} partition {first.partition}" if first else "An input topic"
             raise WorkerError(
-                f"{records[0].topic} partition {records[0].partition} went on with offset "
-                f"{records[0].offset} where {self.next_offset} was due; start the worker again, it "
-                "goes on from the committed offsets."
+                f"{where} went on with offset {begins} where {self.next_offset} was due; start the "
+                "worker again, it goes on from the committed offsets."
             )
+        self.next_offset = max(poll.end, begins)
+        if not records:
+            return
         offsets = np.array([record.offset for record in records], dtype=np.int64)
         times = np.array(
             [NEVER if event is None else event.timestamp_ms for event in events], dtype=np.int64
@@ -240,6 +245,15 @@ class Partition:
     def latest_ms(self) -> int:
         """The latest event time of what is applied, `NEVER` where nothing is."""
         return max(self._maxima)
+
+    @property
+    def reached(self) -> Triple:
+        """How far each topic is taken, what is no record for readers included."""
+        a, b, c = (
+            position if len(pending) else pending.next_offset
+            for pending, position in zip(self.pending, self.position, strict=True)
+        )
+        return a, b, c
 
     @property
     def reach(self) -> Triple:

@@ -131,6 +131,9 @@ class RowTable:
 class LaneTable(faust.Table[bytes, bytes]):
     """A Faust table whose recovery keeps the later state of a user, see recovered_rows.py.
 
+    The offset in the store stays before the first record that is older than our row until ours is
+    the last one again: whoever recovers next finds it as well, whatever ends this recovery.
+
     stale   per partition the keys whose last changelog record is older than our row
     """
 
@@ -138,6 +141,7 @@ class LaneTable(faust.Table[bytes, bytes]):
         super().__init__(*arguments, **options)
         self.rows = RowTable(self)
         self.stale: dict[int, set[bytes]] = {}
+        self._stale_from: dict[int, int] = {}
         self._markers: dict[int, Markers] = {}
         self._due: dict[int, int] = {}
 
@@ -172,6 +176,7 @@ class LaneTable(faust.Table[bytes, bytes]):
     def forget(self) -> None:
         """Begin a recovery: what is known of stale records and markers is read again."""
         self.stale.clear()
+        self._stale_from.clear()
         self._markers.clear()
 
     def _apply(self, partition: int, polls: list[Poll]) -> None:
@@ -183,12 +188,17 @@ class LaneTable(faust.Table[bytes, bytes]):
         keys = list({record.key: None for record in records})
         stored = dict(zip(keys, self.rows.read(partition, keys), strict=True))
         found = recover_batch(records, stored, self._markers[partition])
-        self.rows.write(
-            partition, list(found.values), list(found.values.values()), records[-1].offset
-        )
+        reached = records[-1].offset
         before = self.stale.get(partition)
         if before or found.stale:
-            self.stale[partition] = ((before or set()) - found.values.keys()) | found.stale
+            stale = self.stale[partition] = ((before or set()) - found.values.keys()) | found.stale
+            first = self._stale_from.pop(partition, None)
+            if stale:
+                if first is None:
+                    first = next(record.offset for record in records if record.key in stale)
+                self._stale_from[partition] = first
+                reached = first - 1
+        self.rows.write(partition, list(found.values), list(found.values.values()), reached)
 
     def _new_records(self, partition: int, polls: list[Poll]) -> list[Any]:
         """The records of the polls that are not in the store.

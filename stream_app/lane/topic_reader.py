@@ -86,6 +86,7 @@ async def reading(app: Any, topic: str) -> AsyncIterator[TopicReader]:
         bootstrap_servers=server_list(app.transport.url, app.transport.default_port),
         group_id=None,
         enable_auto_commit=False,
+        auto_offset_reset="earliest",  # retention may delete the first records meanwhile
         fetch_max_wait_ms=POLL_MS,
         **credentials_to_aiokafka_auth(app.conf.broker_credentials, app.conf.ssl_context),
     )

@@ -181,10 +181,13 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
     ) -> RecordMap:
         """Of each partition a Poll, with the positions between which its records stand.
 
+        A poll without records is one whose fetch had none that are for readers, such as the end
+        of a transaction, and so moved the position alone.
+
         aiokafka goes on with a poll through a rebalance, and takes records from where the new
         assignment has sought. Nobody waits for those, so they are put back.
         """
-        asked_under, before = self.asked_under, _positions(consumer)
+        asked_under, before, sought = self.asked_under, _positions(consumer), _seeks(consumer)
         found = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         if _assignment(consumer) is not asked_under:
             for tp in _positions(consumer).keys() & found.keys():
@@ -195,7 +198,20 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
         for tp, records in found.items():
             end = after.get(tp) or records[-1].offset + 1
             polls[tp] = Poll(records, before.get(tp), end, now_s)
+        for tp in after.keys() - found.keys():
+            start, end = before.get(tp), after[tp]
+            if start is None or end is None or _seeks(consumer).get(tp) is not sought.get(tp):
+                continue
+            if end > start:
+                polls[tp] = Poll([], start, end, now_s)
         return polls
+
+    def is_here(self) -> None:
+        """Tell the group that a worker without partitions is not stuck.
+
+        aiokafka leaves the group after `max_poll_interval` without a fetch, and for good.
+        """
+        self._ensure_consumer()._subscription._last_fetch_ended = time.monotonic()
 
     def assignment_now(self) -> Any:
         """The object that stands for an assignment: each rebalance makes another."""
@@ -243,6 +259,14 @@ def _positions(consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
     return {tp: assignment.state_value(tp)._position for tp in assignment.tps}
 
 
+def _seeks(consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, Any]:
+    """Objects of which a position that was reset gets another one: records may lie between."""
+    assignment = _assignment(consumer)
+    if assignment is None:
+        return {}
+    return {tp: assignment.state_value(tp)._position_fut for tp in assignment.tps}
+
+
 class LaneConsumer(driver.Consumer):
     """Polls of the input topics go to the lane, and those of a changelog are a message each."""
 
@@ -265,6 +289,8 @@ class LaneConsumer(driver.Consumer):
         lane, intake = self.lane, self.lane.intake
         timeout = min(timeout, POLL_WHILE_PAUSED_S if intake.paused else POLL_S)
         if self.flow_active and not self._get_active_partitions():
+            if not self.assignment():
+                cast(LaneConsumerThread, self._thread).is_here()
             # Faust would sleep for a second.
             await intake.wait_until_resumed(timeout)
             return
@@ -278,14 +304,15 @@ class LaneConsumer(driver.Consumer):
                 return
             tp, poll = ensure_TP(key), cast(Poll, found)
             if not lane.is_input(tp.topic):
-                if active is None or tp in active or tp in self._buffered_partitions:
+                if not poll.records:
+                    lane.recovers_from(tp, poll.end - 1)
+                elif active is None or tp in active or tp in self._buffered_partitions:
                     yield tp, self._whole(tp, poll)
                 continue
             poll = intake.within(tp, poll)
             if intake.give(tp, poll.records):
                 self.pause_partitions({tp})
-            if poll.records:
-                lane.accept(tp, poll)
+            lane.accept(tp, poll)
 
     def _whole(self, tp: TP, poll: Poll) -> Any:
         message: Any = self._to_message(tp, poll.records[-1])

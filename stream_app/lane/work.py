@@ -25,7 +25,7 @@ from stream_app.lane.changelog import Changelog
 from stream_app.lane.commit import AtStep, Committer, Written
 from stream_app.lane.compute import Computed, Todo, compute, damage_told
 from stream_app.lane.due_walk import WALK_ROWS, DueWalk
-from stream_app.lane.erasure import erase, receipt
+from stream_app.lane.erasure import erase, is_done, receipt
 from stream_app.lane.flight import Flight
 from stream_app.lane.intake import Intake
 from stream_app.lane.journal import encode
@@ -232,7 +232,9 @@ class Work:
         if not erasure.replayed:
             await self._committer.journal(partition.number, encode(entry), partition.fence)
         partition.fence.check()
-        had_row = self._rows.read(partition.number, [request.user_id.encode()]) != [None]
+        had_row: bool | None = None  # of one that is done, nobody knows any more
+        if not is_done(entry, partition.markers):
+            had_row = self._rows.read(partition.number, [request.user_id.encode()]) != [None]
         erased = erase(entry, request, partition.markers)
 
         async def confirm(written: Written) -> None:

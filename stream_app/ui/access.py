@@ -95,19 +95,24 @@ class Guard:
 
     def _is_ours(self, headers: MutableMapping[bytes, str]) -> bool:
         """Whether the request names a host that is ours and comes from no other site."""
-        host = headers.get(b"host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            came_from = host if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            return False
         if self._token is None and not is_loopback(name):
             return False  # another site's name that leads to loopback
-        origin = headers.get(b"origin")
-        return origin is None or urlsplit(origin).netloc == host
+        return came_from == host
 
     def _knows(self, cookies: str) -> bool:
         try:
             found = SimpleCookie(cookies).get(COOKIE)
         except CookieError:
             return False
-        return found is not None and hmac.compare_digest(found.value, self._cookie())
+        return found is not None and hmac.compare_digest(
+            found.value.encode(), self._cookie().encode()
+        )
 
     def _cookie(self) -> str:
         assert self._token is not None

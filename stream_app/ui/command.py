@@ -19,6 +19,7 @@ from stream_app.ui.feed import FlowFeed, TopicFeed
 from stream_app.ui.history import Histories
 from stream_app.ui.page import ICON, TITLE, Sources, make_page
 from stream_app.ui.workers import Workers
+from stream_app.worker_http import worker_url
 
 SHUTDOWN_S = 2
 
@@ -32,11 +33,11 @@ def run_page(settings: Settings, host: str, port: int, urls: Sequence[str]) -> N
 
     Raises:
         SettingsError: the page would listen off loopback without a token.
-        UsageError: it cannot listen there.
+        UsageError: it cannot listen there, or an address is none of a worker.
     """
     guard_token = page_token(settings, host)
     own = settings.http_url or f"http://{settings.http_host}:{settings.http_port}"
-    workers = Workers(tuple(url.rstrip("/") for url in urls or (own,)), settings.http_access())
+    workers = Workers(tuple(map(worker_url, urls or (own,))), settings.http_access())
     histories = Histories()
     sources = Sources(histories, TopicFeed(settings, histories), FlowFeed(workers), workers)
     with _listening(host, port) as listener:

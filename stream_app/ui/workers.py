@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -13,9 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from stream_app.errors import WorkerError
+from stream_app.worker_http import UnknownUserError, ask, no_worker
 
 TIMEOUT_S = 3.0
-MAX_ANSWER_BYTES = 8_000_000
 
 
 class Liking(Struct, frozen=True):
@@ -84,7 +80,7 @@ class Workers:
 
     def metrics(self, url: str) -> str:
         """The metrics of one worker; WorkerError when it does not answer."""
-        return _get(f"{url}/metrics", None).decode("utf-8", "replace")
+        return ask(f"{url}/metrics", None, TIMEOUT_S).decode("utf-8", "replace")
 
     def user(self, user_id: str, without: int = 0) -> KnownUser | None:
         """What the workers know of a user, None when nothing is stored.
@@ -99,42 +95,11 @@ class Workers:
         trouble: WorkerError | None = None
         for url in self.urls:
             try:
-                return _decode(_get(url + path, self.token))
-            except _Unknown:
+                return _decode(ask(url + path, self.token, TIMEOUT_S))
+            except UnknownUserError:
                 return None
             except WorkerError as error:
                 trouble = error
             except msgspec.MsgspecError:
-                trouble = WorkerError(
-                    f"The answer of {url} is none of a worker; name one with --url."
-                )
+                trouble = no_worker(url)
         raise trouble or WorkerError("No worker is named; name one with --url.")
-
-
-def _get(address: str, token: str | None) -> bytes:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    request = urllib.request.Request(address, headers=headers)
-    worker = "/".join(address.split("/")[:3])
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # nosec B310
-            body: bytes = answer.read(MAX_ANSWER_BYTES)
-            return body
-    except urllib.error.HTTPError as error:
-        raise _refusal(worker, error) from None
-    except (OSError, http.client.HTTPException) as error:
-        cause = getattr(error, "reason", None) or error
-        raise WorkerError(
-            f"No worker answers at {worker} ({cause}); start one, or name one with --url."
-        ) from None
-
-
-class _Unknown(WorkerError):
-    """A worker has stored nothing of the user."""
-
-
-def _refusal(worker: str, error: urllib.error.HTTPError) -> WorkerError:
-    try:
-        sentence = str(json.loads(error.read())["error"])
-    except (ValueError, KeyError, TypeError, OSError):
-        sentence = f"The worker at {worker} answers {error.code}; look at its log."
-    return _Unknown(sentence) if error.code == 404 else WorkerError(sentence)

@@ -163,6 +163,9 @@ def test_drift_calibrate_writes_the_threshold_and_what_was_measured(tmp_path: Pa
     assert f"# Checkpoint {after.version}" in card
     assert f"threshold {after.drift.threshold}" in card
     assert "the default" not in card
+    again = interest_stream("drift", "calibrate", *words, "--average-run-length", "200")
+    assert again.returncode == 0, again.stderr
+    assert load(model).version == after.version
     words = ["--data", str(log), "--checkpoint", str(model), "--out", str(found)]
     assert interest_stream("drift", *words).returncode == 0
     alarms = [json.loads(line) for line in found.read_text().splitlines()]

@@ -21,6 +21,7 @@ from stream_app.broker import EmbeddedBroker
 from stream_app.demo.processes import WorkerProcess
 from stream_app.letter_topic import read_letter_topic
 from stream_app.log_tail import Where, read_tail
+from stream_app.redrive import Choice, redrive
 from stream_app.repartition import step as step_module
 from stream_app.repartition.step import STEPS, Repartition
 from stream_app.settings import Settings
@@ -105,6 +106,10 @@ def test_all_vendors_come_once_though_those_who_map_them_are_killed_and_stopped_
     assert comparison.differing == []
     ids = {(one.key, json.loads(one.value)["event_id"]) for one in mixed.events().values()}
     assert comparison.events == len(ids) == len(mixed.events())
+    refused = redrive(settings, Choice(), lambda: int(time.time() * 1000), dry_run=True).refused
+    assert dict(refused) == dict.fromkeys(
+        mixed.letters(), "It is an event of another product; send it, mended, to its own topic."
+    )
 
 
 def lags(worker: WorkerProcess) -> dict[str, float]:

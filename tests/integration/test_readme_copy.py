@@ -27,7 +27,9 @@ def test_each_key_goes_to_its_partition_in_its_order(settings: Settings) -> None
     producer = KafkaProducer(**settings.kafka_python(), acks="all")
     for number in range(500):
         key = b"user-%d" % (number % 30)
-        producer.send(old, b"%d" % number, key, partition=partition_for(key, OLD))
+        headers, time_ms = [("adapted-from", b"place-%d" % number)], 1_772_360_000_000 + number
+        place = partition_for(key, OLD)
+        producer.send(old, b"%d" % number, key, headers, partition=place, timestamp_ms=time_ms)
     producer.flush()
     producer.close()
 
@@ -37,7 +39,10 @@ def test_each_key_goes_to_its_partition_in_its_order(settings: Settings) -> None
     for partition in range(NEW):
         for record in read_records(settings, new, partition):
             assert partition_for(record.key, NEW) == partition
-            found[record.key].append(int(record.value))
+            number = int(record.value)
+            assert dict(record.headers) == {"adapted-from": b"place-%d" % number}
+            assert record.timestamp == 1_772_360_000_000 + number
+            found[record.key].append(number)
     admin.delete_topics([old, new])
     admin.close()
     assert found == {b"user-%d" % user: list(range(user, 500, 30)) for user in range(30)}

@@ -17,11 +17,9 @@ from model.baselines import (
     half_lives,
     history_frequency,
     item_to_item,
-    last_items,
     last_touched,
     markov,
     most_popular,
-    popular_items,
     session_counts,
     session_neighbours,
     tune,
@@ -160,14 +158,6 @@ def test_the_factor_model_counts_its_table() -> None:
     assert ((p[:, 1:] > 0) & (p[:, 1:] < 1)).all()
     assert (p[:, 0] == 0).all()
     assert p[0, 1] > p[0, 2]
-
-
-def test_item_lists() -> None:
-    batch = clicks([0] * 6, [1] * 6, item=[4, 2, 2, 0, 3, 2])
-    popular = popular_items(batch, 3)
-    assert popular.tolist() == [2, 3, 4]
-    assert last_items([5, 2, 5, 1], popular, 5) == [1, 5, 2, 3, 4]
-    assert last_items([], popular, 2) == [2, 3]
 
 
 def test_hand_features_are_the_same_when_a_kind_of_event_comes_late() -> None:

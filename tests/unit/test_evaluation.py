@@ -14,7 +14,6 @@ from model.checkpoint import Checkpoint
 from model.errors import ModelError
 from model.evaluation import contest, trees
 from model.evaluation.contest import best_pairs, best_pairs_a_user, f1_interval, micro_f1
-from model.evaluation.planted import evaluate_drift
 from model.evaluation.protocols import Options
 from model.evaluation.window import cutoffs_ms, protocol, report, score_cut
 from model.event_log import EventLog, event_log
@@ -44,6 +43,7 @@ from model.tables import write_table
 from model.training import TrainingConfig, make_vocabulary, no_progress
 from model.transition import transition
 from tests.checkpoints import tiny_checkpoint
+from tests.planted import evaluate_drift
 
 HORIZON_S = 10 * 86400
 
@@ -387,7 +387,8 @@ def test_cutoffs_leave_whole_windows(log: EventLog) -> None:
     for horizon_s in (86400, 10 * 86400, 15 * 86400):
         times = cutoffs_ms(log, horizon_s)
         assert len(times) == 3
-        assert times[-1] + horizon_s * 1000 > log.time_ms.max()
+        assert 0 < times[-1] + horizon_s * 1000 - log.time_ms.max() <= 1000
+        assert not np.any(np.array(times) % 1000)  # labels are of whole seconds
         assert (np.diff(times) >= horizon_s * 500).all()
 
 

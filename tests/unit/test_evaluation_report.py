@@ -49,7 +49,8 @@ def test_a_document_says_what_the_report_says() -> None:
 
 
 def test_users_of_several_logs_are_pooled() -> None:
-    pooled = pool([REPORT, from_document(to_document(REPORT))])
+    again = from_document(to_document(REPORT))
+    pooled = pool([("one", REPORT), ("other", again), ("one", again)])
     assert pooled is not None
     ((name, mean, low, high, users),) = pooled.rows
     assert (name, users) == ("gain", "4")

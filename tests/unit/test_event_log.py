@@ -126,6 +126,25 @@ def test_times_as_text(tmp_path: Path, value: str) -> None:
     assert log.users == ["7"]
 
 
+def test_a_file_without_rows_is_one_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.parquet", table().slice(0, 0))
+    with pytest.raises(EventLogError, match=r"log\.parquet has no events; name another file\.$"):
+        read_event_log(path)
+
+
+def test_times_in_microseconds_are_one_sentence() -> None:
+    times = pa.array([(START_MS + i) * 1000 for i in range(len(ROWS))])
+    with pytest.raises(EventLogError, match="after the year 2106; give epoch milliseconds"):
+        event_log(table().set_column(7, "timestamp", times), "log")
+
+
+def test_a_line_that_is_nested_too_deeply_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("[" * 100_000)
+    with pytest.raises(EventLogError, match="cannot be read"):
+        read_event_log(path)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

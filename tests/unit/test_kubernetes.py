@@ -29,6 +29,10 @@ def closed(required: tuple[str, ...], **properties: object) -> dict[str, object]
     }
 
 
+KEYS = {
+    "type": "array",
+    "items": closed(("parameter", "name", "key"), parameter=TEXT, name=TEXT, key=TEXT),
+}
 OPERATORS = {
     "ServiceMonitor": closed(
         ("selector", "endpoints"),
@@ -40,11 +44,9 @@ OPERATORS = {
         },
     ),
     "TriggerAuthentication": closed(
-        ("secretTargetRef",),
-        secretTargetRef={
-            "type": "array",
-            "items": closed(("parameter", "name", "key"), parameter=TEXT, name=TEXT, key=TEXT),
-        },
+        ("configMapTargetRef", "secretTargetRef"),
+        configMapTargetRef=KEYS,  # KEDA takes the user of SASL from here alone
+        secretTargetRef=KEYS,
     ),
     "ScaledObject": closed(
         ("scaleTargetRef", "triggers"),
@@ -70,7 +72,6 @@ OPERATORS = {
                             "lagThreshold",
                             "offsetResetPolicy",
                             "sasl",
-                            "username",
                             "tls",
                         ),
                         TEXT,

@@ -161,6 +161,22 @@ def test_records_that_were_passed_over_stop_the_worker_before_they_do_harm() -> 
     lane.add(CLICK, Poll([one], 0, 9, 0.0), event, [])
     assert ids(take(lane)) == ["CLICK-7"]
     assert lane.pending[CLICK].next_offset == 9, "control records stand behind it"
+    assert lane.reached == (9, 0, 0)
+
+
+def test_a_poll_without_records_moves_on_and_is_waited_for_no_more() -> None:
+    """The end of a transaction may be all that a fetch has."""
+    lane = partition()
+    add(lane, CLICK, [record(CLICK, 0, 0)])
+    lane.note_ends((2, 0, 0))
+    assert ids(take(lane)) == ["CLICK-0"]
+    assert lane.reached == (1, 0, 0)
+    lane.add(CLICK, Poll([], 1, 2, 0.0), [], [])
+    assert lane.reached == (2, 0, 0), "nothing is left, so it is no lag"
+    add(lane, SEARCH, [record(SEARCH, 0, 5)])
+    assert ids(take(lane)) == ["SEARCH-0"], "clicks have nothing to wait for"
+    with pytest.raises(WorkerError, match="went on with offset 9 where 2 was due"):
+        lane.add(CLICK, Poll([], 8, 9, 0.0), [], [])
 
 
 def test_records_between_two_entries_come_first_as_a_batch_of_their_own() -> None:

@@ -144,7 +144,7 @@ def lane_table(store: RocksDBStore, lane: Lane) -> LaneTable:
     one = LaneTable.__new__(LaneTable)
     one.app = SimpleNamespace(lane=lane)  # type: ignore[assignment]
     one.rows = changelog_table(store)
-    one.stale, one._markers, one._due = {}, {}, {}
+    one.stale, one._stale_from, one._markers, one._due = {}, {}, {}, {}
     return one
 
 
@@ -172,6 +172,25 @@ def test_records_that_are_in_the_store_are_passed_over(lane_table: LaneTable) ->
     lane_table.apply_changelog_batch([Polled(6, [b"ann", b"ann"], at=4)])
     assert lane_table.rows.read(3, [b"ann"]) == [late.row]
     assert lane_table.stale == {3: {b"ann"}}, "offset 7 is new, and older than our row"
+
+
+def test_a_record_older_than_our_row_is_found_again_by_whoever_recovers_next(
+    lane_table: LaneTable,
+) -> None:
+    ours, old = Polled(0, [b"ann"], at=9), Polled(1, [b"eve", b"ann"], at=4)
+    lane_table.apply_changelog_batch([ours])
+    lane_table.apply_changelog_batch([old])
+    lane_table.apply_changelog_batch([Polled(3, [b"bob"], at=1)])
+    assert lane_table.stale == {3: {b"ann"}}
+    assert lane_table.rows.next_offset(3) == 2, "what stands before the first such record"
+    lane_table.forget()  # the partition is taken away before our row is sent again
+    lane_table.recovers_from(3, 1)
+    lane_table.apply_changelog_batch([Polled(2, [b"ann"], at=4), Polled(3, [b"bob"], at=1)])
+    assert lane_table.stale == {3: {b"ann"}}
+    assert lane_table.rows.read(3, [b"ann"]) == [ours.row]
+    lane_table.apply_changelog_batch([Polled(4, [b"ann"], at=9)])  # it is, by the owner
+    assert lane_table.stale == {3: set()}
+    assert lane_table.rows.next_offset(3) == 5
 
 
 def test_records_that_come_again_in_a_later_poll_are_passed_over(lane_table: LaneTable) -> None:

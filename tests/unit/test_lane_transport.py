@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.consumer.subscription_state import SubscriptionState
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 from mode.utils.queues import ThrowableQueue
@@ -68,7 +69,7 @@ class Assignment:
 
     def __init__(self, position: int) -> None:
         self.tps = {INPUT, CHANGELOG}
-        self._state = SimpleNamespace(_position=position)
+        self._state = SimpleNamespace(_position=position, _position_fut=object())
 
     def state_value(self, tp: TP) -> SimpleNamespace:
         return self._state
@@ -126,6 +127,30 @@ async def test_a_poll_within_its_assignment_keeps_its_records(
     assert [record.offset for record in found[CHANGELOG].records] == [668, 669]
     assert found[CHANGELOG].start == 668
     assert sought == {}
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_a_fetch_without_records_moves_the_position_unless_it_was_reset(
+    monkeypatch: pytest.MonkeyPatch, is_reset: bool
+) -> None:
+    """A transaction's end does; where records were lost, the next poll has to show the gap."""
+    assignment = Assignment(668)
+    client = Client(assignment)
+
+    async def poll(*_arguments: Any) -> dict[TP, list[Any]]:
+        assignment._state._position = 669
+        if is_reset:
+            assignment._state._position_fut = object()
+        return {}
+
+    monkeypatch.setattr(AIOKafkaConsumerThread, "_fetch_records", poll)
+    thread = object.__new__(LaneConsumerThread)
+    thread.asked_under = assignment
+    found: Any = await thread._fetch_records(client, {INPUT}, 0.2, 500)
+    if is_reset:
+        assert found == {}
+    else:
+        assert (found[INPUT].records, found[INPUT].start, found[INPUT].end) == ([], 668, 669)
 
 
 def polled(count: int) -> Poll:
@@ -317,3 +342,20 @@ async def test_polls_that_wait_are_dropped_when_the_flow_begins_and_not_while_it
     flow.suspend()
     flow.resume()
     assert queue.empty()
+
+
+@pytest.mark.parametrize("has_partitions", [False, True])
+async def test_a_worker_without_partitions_is_not_taken_for_stuck(
+    consumer: LaneConsumer, has_partitions: bool
+) -> None:
+    """A spare one fetches nothing, and would leave the group; one whose partitions are paused for
+    so long is stuck."""
+    one: Any = consumer
+    state = SubscriptionState()
+    state._last_fetch_ended -= 2000.0
+    thread = object.__new__(LaneConsumerThread)
+    thread._consumer = SimpleNamespace(_subscription=state)
+    one._thread, one.flow_active = thread, True
+    one.assignment = lambda: {INPUT} if has_partitions else set()
+    assert [message async for message in consumer.getmany(0.001)] == []
+    assert (state.fetcher_idle_time > 1000.0) == has_partitions

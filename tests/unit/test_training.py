@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model import interests, tuning
-from model.checkpoint import Checkpoint, save
+from model.checkpoint import Checkpoint, load, save
 from model.counting import (
     APART,
     TOGETHER_DECAY,
@@ -41,6 +41,7 @@ from model.learning import (
     readout,
     step_input,
 )
+from model.prediction import move
 from model.simulation import DAY_MS, ShopSettings, simulate
 from model.spline_calibration import identity
 from model.state import new_rows
@@ -172,11 +173,49 @@ def test_the_checkpoint_keeps_what_its_intervals_are_made_of(
     assert width(trained.checkpoint) < width(replace(trained.checkpoint, statistics=statistics))
 
 
+def test_users_with_few_and_with_many_events_are_calibrated_apart(
+    log: EventLog, trained: Trained
+) -> None:
+    now_ms = int(log.time_ms.max())
+    rows = np.tile(move(log, trained.draft, no_progress, now_ms).rows, 20)
+    few = np.arange(len(rows)) % 2 == 0
+    rows["events"] = np.where(few, 2, 200)
+    times = np.full(len(rows), now_ms)
+    p = interests.category_probabilities(rows, times, trained.draft)
+    p[few] *= 0.3
+    label = np.random.default_rng(5).random(p.shape) < p
+    found = tuning.fit_calibration(trained.draft, tuning.Late(rows, times, label))
+    calibrated = replace(trained.draft, statistics=found)
+    stated = interests.category_probabilities(rows, times, calibrated)
+    for part in (few, ~few):
+        assert stated[part].mean() == pytest.approx(label[part].mean(), rel=0.05)
+    assert (found.calibration[1:5] == found.calibration[1]).all()  # no rows: that of all
+
+
 def test_without_labels_nothing_is_calibrated(log: EventLog, trained: Trained) -> None:
     rows = new_rows(5, CONFIG.hidden)
     none = np.zeros((5, trained.draft.vocabulary.categories), dtype=bool)
     late = tuning.Late(rows, np.full(5, log.time_ms.max()), none)
     assert tuning.fit_calibration(trained.draft, late) is trained.draft.statistics
+
+
+def test_a_log_with_a_late_straggler_gives_a_model_that_loads(
+    log: EventLog, tmp_path: Path
+) -> None:
+    """Then no window lies before the later slice, and nothing is known of rates."""
+    times = log.time_ms.copy()
+    times[-1] += 200 * DAY_MS
+    config = replace(CONFIG, horizon_s=30 * 86_400)
+    save(train(replace(log, time_ms=times), config).checkpoint, tmp_path, "")
+    trend = load(tmp_path).network.trend
+    assert torch.isfinite(trend).all()
+
+
+def test_a_log_of_a_moment_and_a_straggler_is_refused(log: EventLog) -> None:
+    times = np.full(len(log), log.time_ms[0])
+    times[-1] += 200 * DAY_MS
+    with pytest.raises(EventLogError, match="fewer than two moments"):
+        train(replace(log, time_ms=times), CONFIG)
 
 
 def test_smoothing_lifts_the_categories_that_few_touch(log: EventLog) -> None:
