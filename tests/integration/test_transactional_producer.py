@@ -16,9 +16,10 @@ from tests.conftest import own_settings
 from tests.noida import NoidaBroker
 from tests.workers import overrides_of, start_worker, wait_until
 
-EVENTS = 8
-APART_S = 0.3
-"""Between an event and the end of its transaction, so that a fetch finds the end alone."""
+EVENTS = 5
+APART_S = 0.5
+"""Between an event and the end of its transaction, and the next one, so that a poll finds the end
+alone."""
 
 
 async def produce(settings: Settings) -> None:
@@ -35,6 +36,7 @@ async def produce(settings: Settings) -> None:
                 value = json.dumps(event).encode()
                 await producer.send_and_wait(settings.clicks_topic, value, b"ann")
                 await asyncio.sleep(APART_S)
+            await asyncio.sleep(APART_S)
     finally:
         await producer.stop()
 
