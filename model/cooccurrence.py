@@ -1,6 +1,6 @@
-"""What goes with what: a table of categories by categories, in factors.
+"""What goes with what, and what follows what: tables of categories by categories, in factors.
 
-Dimensions: U users, C categories, P length of a profile, M entries.
+Dimensions: U users, C categories, P length of a profile, M entries, B windows, L labels.
 """
 
 from __future__ import annotations
@@ -80,6 +80,34 @@ def count_together(
     vectors[0] = 0.0
     share = np.bincount(column, minlength=categories) / max(users, 1)
     return CoOccurrence(vectors, squares, share)
+
+
+def following(
+    profiles: np.ndarray,
+    labels: tuple[np.ndarray, np.ndarray],
+    categories: int,
+    ridge: float,
+    damping: float,
+) -> np.ndarray:
+    """Targets of what windows' profiles were followed by, by ridge regression: (C, P) float32.
+
+    Args:
+        profiles: (B, P), of mean 0.
+        labels: window and category of each label, (L,) both.
+        categories: how many there are.
+        ridge: lambda, in mean squares of the profiles' columns.
+        damping: targets count relative to the rate of their labels to this power.
+    """
+    window, category = labels
+    rate = np.bincount(category, minlength=categories) / max(len(profiles), 1)  # (C,)
+    x = profiles.astype(np.float64)
+    together = np.zeros((categories, x.shape[1]))
+    np.add.at(together, category, x[window])
+    together -= rate[:, None] * x.sum(0)
+    square = x.T @ x
+    held = max(ridge * np.trace(square) / len(square), 1e-9) * np.eye(len(square))
+    target = np.linalg.solve(square + held, together.T).T
+    return np.asarray(target / (rate[:, None] + POPULARITY_FLOOR) ** damping, np.float32)
 
 
 def _gathered(to: torch.Tensor, of: torch.Tensor, values: torch.Tensor, rows: int) -> torch.Tensor:

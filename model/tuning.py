@@ -1,4 +1,4 @@
-"""What a later slice of the log decides: shares, calibration, intervals, fusion weights.
+"""What a later slice of the log decides: profile, shares, calibration, intervals, fusion weights.
 
 Rows come from ``transition``, so what is chosen here holds for the rows that the lane makes.
 Dimensions: R rows, C categories.
@@ -7,13 +7,14 @@ Dimensions: R rows, C categories.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
 
 from model import interests, ranking
 from model.checkpoint import EVENT_BUCKETS, Checkpoint, RankingSettings, Statistics
-from model.cooccurrence import CoOccurrence
+from model.cooccurrence import CoOccurrence, following
 from model.events import EventBatch, Source
 from model.fusion import fit_ranking
 from model.held_lists import HeldLists
@@ -41,6 +42,9 @@ READ_TOGETHER = 512
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
 RIDGES = (1.0, 4.0, 16.0, 64.0, 256.0)
+FOLLOWING_RIDGES = (0.3, 1.0, 3.0, 10.0)
+SPECTRUM_RIDGE = 4.0
+"""Of the profiles whose followers are regressed on them."""
 DAMPINGS = (0.0, 0.5)
 PROFILE_SCALES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SCALE_WINDOWS = 2000
@@ -128,10 +132,13 @@ def _merits(logits: torch.Tensor, windows: Windows) -> tuple[float, float]:
 class ProfileChoice:
     """How much the touched categories say of the others.
 
-    ridge, damping  see ``CoOccurrence.factors``
+    follows         by what followed in windows (``following``) instead of by what users touch
+                    besides (``CoOccurrence.factors``)
+    ridge, damping  of the one or the other
     scale           standard deviation of what they add to the logits, 0 for nothing
     """
 
+    follows: bool = False
     ridge: float = 1.0
     damping: float = 0.0
     scale: float = 0.0
@@ -141,7 +148,7 @@ def set_profile(
     network: InterestLSTM, together: CoOccurrence, choice: ProfileChoice, windows: Windows
 ) -> None:
     """Writes the factors into the network, centred and scaled on some of the windows."""
-    source, target = _centred(together.factors(choice.ridge, choice.damping), windows)
+    source, target = _factors(together, choice, windows)
     # half to each side, so that neither leaves the bounds of a checkpoint's weights
     scale = np.float32(np.sqrt(choice.scale / _spread(source, target, windows)))
     with torch.no_grad():
@@ -163,18 +170,33 @@ def choose_profile(
     with torch.inference_mode():
         alone = network.trend + count_logits(network, later.counts, rows)
     base_ndcg, base_loss = _merits(alone, later)
-    for ridge in RIDGES if len(later) else ():
-        for damping in DAMPINGS:
-            source, target = _centred(together.factors(ridge, damping), windows)
-            added = _profiles(source, later, rows) @ target.T / _spread(source, target, windows)
-            for scale in PROFILE_SCALES:
-                ndcg, loss = _merits(alone + torch.from_numpy(added * np.float32(scale)), later)
-                gain = (ndcg - base_ndcg) / max(base_ndcg, 1e-9)
-                gain -= (loss - base_loss) / max(base_loss, 1e-9)
-                if gain > best:
-                    chosen, best = ProfileChoice(ridge, damping, scale), gain
+    ways = [(False, ridge) for ridge in RIDGES] + [(True, ridge) for ridge in FOLLOWING_RIDGES]
+    for (follows, ridge), damping in product(ways if len(later) else (), DAMPINGS):
+        tried = ProfileChoice(follows, ridge, damping)
+        source, target = _factors(together, tried, windows)
+        added = _profiles(source, later, rows) @ target.T / _spread(source, target, windows)
+        for scale in PROFILE_SCALES:
+            ndcg, loss = _merits(alone + torch.from_numpy(added * np.float32(scale)), later)
+            gain = (ndcg - base_ndcg) / max(base_ndcg, 1e-9)
+            gain -= (loss - base_loss) / max(base_loss, 1e-9)
+            if gain > best:
+                chosen, best = replace(tried, scale=scale), gain
     set_profile(network, together, chosen, windows)
     return chosen
+
+
+def _factors(
+    together: CoOccurrence, choice: ProfileChoice, windows: Windows
+) -> tuple[np.ndarray, np.ndarray]:
+    """(source, target) of a choice, each (C, P), centred on the windows; its scale counts not."""
+    if not choice.follows:
+        return _centred(together.factors(choice.ridge, choice.damping), windows)
+    source, _ = _centred(together.factors(SPECTRUM_RIDGE, 0.0), windows)
+    rows = np.arange(len(windows))
+    window, category, _ = windows.labels.of(rows)
+    profiles = _profiles(source, windows, rows)
+    labels, categories = (window, category), len(source)
+    return source, following(profiles, labels, categories, choice.ridge, choice.damping)
 
 
 def _profiles(source: np.ndarray, windows: Windows, rows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from model.cooccurrence import count_together
+from model.cooccurrence import count_together, following
 from model.counting import by_user
 from model.events import EventBatch
 from model.interest_lstm import InterestLSTM, NetworkSize
@@ -98,6 +98,25 @@ def choice(grouped: bool) -> tuple[ProfileChoice, float, float]:
     together = count_together(steps.user, steps.category, CATEGORIES, size=32)
     chosen = choose_profile(network, together, windows, later)
     return chosen, before, window_merits(network, later)[0]
+
+
+def test_what_follows_a_profile_is_regressed_on_it() -> None:
+    """Category 2 follows where the first number is high, 3 where it is low, 1 anywhere."""
+    random = np.random.default_rng(0)
+    profiles = random.normal(size=(20_000, 2)).astype(np.float32)
+    p = np.full((len(profiles), 4), 0.3)
+    p[:, 0] = 0.0
+    p[:, 2] += 0.1 * np.clip(profiles[:, 0], -2, 2)
+    p[:, 3] -= 0.1 * np.clip(profiles[:, 0], -2, 2)
+    labels = np.nonzero(random.random(p.shape) < p)
+    target = following(profiles, labels, 4, ridge=0.01, damping=0.0)
+    np.testing.assert_allclose(target[1:, 0], [0.0, 0.1, -0.1], atol=0.015)
+    np.testing.assert_allclose(target[:, 1], 0.0, atol=0.015)
+    held = following(profiles, labels, 4, ridge=9.0, damping=0.0)
+    np.testing.assert_allclose(held, target * 1.01 / 10, atol=1e-3)
+    rare = following(profiles, labels, 4, ridge=0.01, damping=1.0)
+    np.testing.assert_allclose(rare[2], target[2] / 0.3, rtol=0.05)
+    assert not following(profiles[:0], (labels[0][:0], labels[1][:0]), 4, 1.0, 0.0).any()
 
 
 def test_the_mean_profile_says_nothing() -> None:

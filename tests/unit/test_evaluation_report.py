@@ -123,6 +123,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(evaluation, "HERE", tmp_path / "evaluation")
     monkeypatch.setattr(evaluation, "PARTIAL", tmp_path / "evaluation" / "partial")
     monkeypatch.setattr(evaluation, "commit_of", lambda *_: ("c" * 40, False))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     return tmp_path
 
 
