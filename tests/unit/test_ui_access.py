@@ -76,6 +76,8 @@ def test_off_loopback_the_page_asks_for_a_token(tmp_path: Path) -> None:
         ({"host": "evil.example:8080"}, 403),  # a name that leads to loopback
         ({"host": "127.0.0.1:8080", "origin": "https://evil.example"}, 403),
         ({"host": "127.0.0.1:8080", "origin": "null"}, 403),
+        ({"host": "["}, 403),
+        ({"host": "127.0.0.1:8080", "origin": "http://["}, 403),
         ({}, 403),
     ],
 )
@@ -113,6 +115,7 @@ async def test_with_a_token_nobody_gets_in_without_it() -> None:
     assert (await ask(guard, kind="websocket", cookie=cookie, **host))[0] == "websocket.accept"
     for other in (f"{COOKIE}=x", f"{COOKIE}={TOKEN}", "a=b", ""):
         assert (await ask(guard, cookie=other, **host))[0] == 401
+    assert (await ask(guard, cookie=f'{COOKIE}="\\351"', **host))[0] == 401
     foreign = {**host, "origin": "https://evil.example"}
     assert (await ask(guard, cookie=cookie, **foreign))[0] == 403
     assert (await ask(Guard(page, TOKEN), cookie=cookie, **host))[0] == 401  # of another process
