@@ -77,12 +77,7 @@ def choose_interest_share(
     """
     windows = validation.windows
     rows = np.arange(len(windows))
-    if len(rows) == 0:
-        return 1.0
-    label = np.zeros((len(rows), network.size.categories), dtype=bool)
-    row, category, _ = windows.labels.of(rows)
-    label[row, category] = True
-    if not label.any():
+    if len(windows.labels.category) == 0:
         return 1.0
     trained = counter_weights(network)
     with torch.inference_mode():
@@ -194,9 +189,8 @@ def _factors(
     source, _ = _centred(together.factors(SPECTRUM_RIDGE, 0.0), windows)
     rows = np.arange(len(windows))
     window, category, _ = windows.labels.of(rows)
-    profiles = _profiles(source, windows, rows)
-    labels, categories = (window, category), len(source)
-    return source, following(profiles, labels, categories, choice.ridge, choice.damping)
+    profiles, came = _profiles(source, windows, rows), (window, category)
+    return source, following(profiles, came, len(source), choice.ridge, choice.damping)
 
 
 def _profiles(source: np.ndarray, windows: Windows, rows: np.ndarray) -> np.ndarray:

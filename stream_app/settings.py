@@ -89,8 +89,12 @@ def _check_adapters(value: str) -> str:
     return ",".join(parts)
 
 
+WORKER_URL = r"https?://[^\s/?#@]+/?"
+"""A worker's address: scheme, host and port."""
+
+
 def _check_url(value: str) -> str:
-    if re.fullmatch(r"https?://[^\s/?#@]+/?", value) is None:
+    if re.fullmatch(WORKER_URL, value) is None:
         raise ValueError("it is no URL like http://worker-1:6066")
     return value.rstrip("/")
 

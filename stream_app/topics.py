@@ -200,11 +200,7 @@ def partition_count(settings: Settings, name: str) -> int:
         TopicError: it is missing.
         BrokerError: no broker answers.
     """
-    with admin_client(settings) as admin:
-        found = _describe(admin, [name])
-    if name not in found:
-        raise TopicError(f"Topic {name} is missing; run interest-stream topics create.")
-    return found[name].partitions
+    return _partition_counts(settings, [name])[name]
 
 
 def check_counts(settings: Settings) -> None:
@@ -214,17 +210,21 @@ def check_counts(settings: Settings) -> None:
         TopicError: a topic is missing, or has another number; the sentence says which.
         BrokerError: no broker answers.
     """
-    with admin_client(settings) as admin:
-        found = _describe(admin, list(settings.input_topics))
-    for topic in settings.input_topics:
-        if topic not in found:
-            raise TopicError(f"Topic {topic} is missing; run interest-stream topics create.")
-        count = found[topic].partitions
+    for topic, count in _partition_counts(settings, list(settings.input_topics)).items():
         if count != settings.partitions:
             raise TopicError(
                 f"Topic {topic} has {count} partitions and INTEREST_PARTITIONS is "
                 f"{settings.partitions}; set it to {count}."
             )
+
+
+def _partition_counts(settings: Settings, names: list[str]) -> dict[str, int]:
+    with admin_client(settings) as admin:
+        found = _describe(admin, names)
+    for name in names:
+        if name not in found:
+            raise TopicError(f"Topic {name} is missing; run interest-stream topics create.")
+    return {name: found[name].partitions for name in names}
 
 
 def delete(settings: Settings) -> None:

@@ -79,8 +79,11 @@ def erase_command(
         typer.echo(msgspec.json.encode(erased).decode())
     else:
         receipt = erased.receipt
-        row = {True: "The row is erased", False: "There was no row"}
-        done = row.get(receipt.had_row, "The row is erased, if there was one")  # type: ignore[arg-type]
+        done = {
+            True: "The row is erased",
+            False: "There was no row",
+            None: "The row is erased, if there was one",
+        }[receipt.had_row]
         at = "" if receipt.marker is None else f"; the marker stands at {_at(receipt.marker)}"
         console.print(f"{done}{at}.", soft_wrap=True, highlight=False)
         console.print(f"{erased.dead_letters} dead letters about the user are deleted.")

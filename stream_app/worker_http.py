@@ -9,10 +9,9 @@ import urllib.error
 import urllib.request
 
 from stream_app.errors import UsageError, WorkerError
+from stream_app.settings import WORKER_URL
 
 MAX_ANSWER_BYTES = 8_000_000
-URL = r"https?://[^\s/?#@]+/?"
-"""A worker's address: scheme, host and port."""
 
 
 class UnknownUserError(WorkerError):
@@ -21,7 +20,7 @@ class UnknownUserError(WorkerError):
 
 def worker_url(text: str) -> str:
     """The address of a worker, without a slash at its end; UsageError when it is none."""
-    if re.fullmatch(URL, text) is None:
+    if re.fullmatch(WORKER_URL, text) is None:
         raise UsageError(f"{text!r} is no URL of a worker; write it like http://worker-1:6066.")
     return text.rstrip("/")
 

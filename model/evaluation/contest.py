@@ -16,7 +16,7 @@ from model.checkpoint import Checkpoint
 from model.evaluation import trees
 from model.evaluation.protocols import Options
 from model.evaluation.report import Cell, Figures, Report
-from model.evaluation.window import Cut, score_cut
+from model.evaluation.window import Cut, last_window_ms, score_cut
 from model.event_log import EventLog, read_event_log
 from model.events import EventType
 from model.learning import Progress
@@ -40,8 +40,7 @@ def protocol(options: Options, progress: Progress) -> Report:
     cutoff_ms = options.cutoff_ms
     if cutoff_ms is None:
         inside = log.time_ms.min() < CUTOFF_MS < log.time_ms.max()
-        last_ms = (int(log.time_ms.max()) // 1000 + 1 - horizon_s) * 1000
-        cutoff_ms = CUTOFF_MS if inside else last_ms
+        cutoff_ms = CUTOFF_MS if inside else last_window_ms(log, horizon_s)
     earlier_ms = cutoff_ms - horizon_s * 1000
     earlier, _ = _cut(log, options, horizon_s, earlier_ms, None, progress)
     cut, checkpoint = _cut(log, options, horizon_s, cutoff_ms, options.checkpoint, progress)

@@ -106,8 +106,13 @@ def cutoffs_ms(log: EventLog, horizon_s: int) -> list[int]:
     """The start of the log's last whole window and of the two before it."""
     span_s = int(log.time_ms.max() - log.time_ms.min()) // 1000
     step_s = horizon_s if span_s >= SHORT_LOG_HORIZONS * horizon_s else horizon_s // 2
-    last_ms = (int(log.time_ms.max()) // 1000 + 1 - horizon_s) * 1000  # a window is whole seconds
+    last_ms = last_window_ms(log, horizon_s)
     return [last_ms - back * step_s * 1000 for back in reversed(range(CUTS))]
+
+
+def last_window_ms(log: EventLog, horizon_s: int) -> int:
+    """The start of the log's last whole window, which is one of whole seconds."""
+    return (int(log.time_ms.max()) // 1000 + 1 - horizon_s) * 1000
 
 
 def score_cut(

@@ -64,7 +64,7 @@ class Pending:
                 f"{where} went on with offset {begins} where {self.next_offset} was due; start the "
                 "worker again, it goes on from the committed offsets."
             )
-        self.next_offset = max(poll.end, begins)
+        self.next_offset = max(poll.end, records[-1].offset + 1 if records else 0)
         if not records:
             return
         offsets = np.array([record.offset for record in records], dtype=np.int64)
@@ -79,7 +79,6 @@ class Pending:
         self.times = np.concatenate((self.times, times))
         fetched_s = np.full(len(records), poll.fetched_s)
         self.fetched_s = np.concatenate((self.fetched_s, fetched_s))
-        self.next_offset = max(poll.end, records[-1].offset + 1)
 
     def drop(self, count: int) -> None:
         """Remove the first `count` records."""

@@ -200,9 +200,9 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):
             polls[tp] = Poll(records, before.get(tp), end, now_s)
         for tp in after.keys() - found.keys():
             start, end = before.get(tp), after[tp]
-            if start is None or end is None or _seeks(consumer).get(tp) is not sought.get(tp):
+            if start is None or end is None or end <= start:
                 continue
-            if end > start:
+            if _seeks(consumer).get(tp) is sought.get(tp):
                 polls[tp] = Poll([], start, end, now_s)
         return polls
 
