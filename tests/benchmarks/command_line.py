@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from model.evaluation.goals import Goal
-from stream_app.errors import InterestStreamError
+from stream_app.errors import InterestStreamError, UsageError
+from stream_app.terminal import check_folder_of
 from tests.benchmarks import results
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.results import Section
@@ -32,12 +33,21 @@ def make_parser(description: str, quick: str, rounds: int | None = None) -> argp
     """A parser with ``--quick``, ``--json`` and, given how many by default, ``--rounds``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write all figures")
     if rounds is not None:
         parser.add_argument(
             "--rounds", type=positive, metavar="N", help=f"rounds, {rounds} by default"
         )
     return parser
+
+
+def json_file(text: str) -> Path:
+    """The argument type of a file that is written at the end, and could be now."""
+    try:
+        check_folder_of(Path(text))
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
 
 
 def positive(text: str) -> int:

@@ -12,6 +12,7 @@ import typer
 from tests.benchmarks import __main__ as harness
 from tests.benchmarks import results
 from tests.benchmarks.__main__ import PARTIAL, Whole, chosen, together
+from tests.benchmarks.command_line import make_parser
 from tests.benchmarks.figures import RATIOS
 from tests.benchmarks.parts import PARTS, Part, run_command
 from tests.benchmarks.results import Plot, Section, Series, Table
@@ -124,3 +125,19 @@ def test_a_file_without_figures_is_refused_before_anything_runs(
         harness.main(json_file=file, go_on=True)
     assert ended.value.exit_code == 2
     assert "holds no figures" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(harness.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(harness, "run_command", lambda command: pytest.fail("it runs"))
+    with pytest.raises(typer.Exit) as ended:
+        harness.main(json_file=tmp_path / "no" / "all.json")
+    assert ended.value.exit_code == 2
+    assert "There is no folder to write" in capsys.readouterr().out
+    parser = make_parser("A part.", "a short form")
+    with pytest.raises(SystemExit) as refused:
+        parser.parse_args(["--json", str(tmp_path)])
+    assert refused.value.code == 2
+    assert "is a folder" in capsys.readouterr().err

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from stream_app.errors import UsageError
+from stream_app.terminal import check_folder_of
 from tests.failures.chaos.kit import Result
 from tests.failures.chaos.report import WORDS, table, write_json
 from tests.failures.chaos.scenarios import SCENARIOS
@@ -39,6 +41,12 @@ def main(
     if unknown:
         console.print(f"No scenario is named {unknown[0]!r}; there are: {', '.join(SCENARIOS)}.")
         raise typer.Exit(2)
+    if json_file is not None:
+        try:
+            check_folder_of(json_file)
+        except UsageError as error:
+            console.print(str(error), highlight=False)
+            raise typer.Exit(2) from None
     names = [name for name in SCENARIOS if not only or name in only]
     if minutes is not None:  # what does not fit today comes first another time
         first = seed % len(names)
