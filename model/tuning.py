@@ -103,7 +103,7 @@ def choose_interest_share(
 
 
 def window_merits(network: InterestLSTM, windows: Windows) -> tuple[float, float]:
-    """(NDCG@10, binary cross-entropy) of counters and profile alone."""
+    """``_merits`` of counters and profile alone."""
     rows = np.arange(len(windows))
     with torch.inference_mode():
         logits = network.trend + count_logits(network, windows.counts, rows)
@@ -111,16 +111,28 @@ def window_merits(network: InterestLSTM, windows: Windows) -> tuple[float, float
 
 
 def _merits(logits: torch.Tensor, windows: Windows) -> tuple[float, float]:
-    """(NDCG@10, binary cross-entropy) of logits (M, C); (0, 0) without windows."""
+    """(NDCG@10, binary cross-entropy) of logits (M, C); (0, 0) without windows.
+
+    The NDCG@10 is the mean of two: of all categories, and of those that the user has no count of,
+    which a mean over all would hardly tell from nothing.
+    """
     if len(windows) == 0:
         return 0.0, 0.0
     rows = np.arange(len(windows))
     label = np.zeros(logits.shape, dtype=bool)
     row, category, _ = windows.labels.of(rows)
     label[row, category] = True
-    ndcg = ndcg_by_user(logits.numpy(), label)
+    score = logits.numpy().copy()
+    ndcg = _mean_ndcg(score, label)
+    row, category, _ = windows.counts.of(rows)
+    score[row, category], label[row, category] = -np.inf, False
     loss = float(window_loss(logits, windows.labels, rows, 0.0))
-    return float(ndcg[~np.isnan(ndcg)].mean()) if label.any() else 0.0, loss
+    return (ndcg + _mean_ndcg(score, label)) / 2, loss
+
+
+def _mean_ndcg(score: np.ndarray, label: np.ndarray) -> float:
+    found = ndcg_by_user(score, label)
+    return float(found[~np.isnan(found)].mean()) if label.any() else 0.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from model.cooccurrence import count_together, following
@@ -98,6 +99,24 @@ def choice(grouped: bool) -> tuple[ProfileChoice, float, float]:
     together = count_together(steps.user, steps.category, CATEGORIES, size=32)
     chosen = choose_profile(network, together, windows, later)
     return chosen, before, window_merits(network, later)[0]
+
+
+def test_half_of_the_merit_is_that_of_categories_without_a_count() -> None:
+    """All is found where the user has been, and nothing beyond."""
+    steps, windows = windows_of(np.repeat(0, 6), np.array([1, 1, 1, 1, 1, 2]))
+    network = InterestLSTM(NetworkSize(items=4, categories=30, hidden=8))
+    set_profile(
+        network, count_together(steps.user, steps.category, 30, size=32), ProfileChoice(), windows
+    )
+    with torch.no_grad():
+        for name in COUNTERS:
+            getattr(network, name).zero_()
+        network.trend.copy_(-torch.arange(30.0))
+    first, second = 1.0, 1 / np.log2(3)
+    assert window_merits(network, windows)[0] == pytest.approx((1 + 1) / 2)
+    with torch.no_grad():
+        network.trend[2] = -40.0
+    assert window_merits(network, windows)[0] == pytest.approx(first / (first + second) / 2)
 
 
 def test_what_follows_a_profile_is_regressed_on_it() -> None:
