@@ -159,7 +159,8 @@ def set_profile(
     # half to each side, so that neither leaves the bounds of a checkpoint's weights
     scale = np.float32(np.sqrt(choice.scale / _spread(source, target, windows)))
     with torch.no_grad():
-        network.profile_weight.fill_(1 / network.profile_weight.numel())
+        network.profile_weight.zero_()
+        network.profile_weight[-1] = 1.0
         network.profile.weight.copy_(torch.from_numpy(source * scale))
         network.profile_logit.copy_(torch.from_numpy(target * scale))
 
@@ -206,10 +207,14 @@ def _factors(
 
 
 def _profiles(source: np.ndarray, windows: Windows, rows: np.ndarray) -> np.ndarray:
-    """Mean vector of each window's touched categories, by their shares: (B, P)."""
+    """Mean vector of each window's touched categories, by their shares at the slowest rate: (B, P).
+
+    Whom a user is like is a long-term matter: the faster rates' shares say less of it.
+    """
     row, category, count = windows.counts.of(rows)
-    share = count / np.maximum(_sums(row, count, len(rows)), 1e-9)[row]
-    return _sums(row, source[category] * share.mean(1, keepdims=True), len(rows))
+    slow = count[:, -1:]
+    share = slow / np.maximum(_sums(row, slow, len(rows)), 1e-9)[row]
+    return _sums(row, source[category] * share, len(rows))
 
 
 def _centred(
