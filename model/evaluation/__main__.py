@@ -1,9 +1,9 @@
 """python -m model.evaluation: all protocols over the shared logs, and one report.
 
-When all tasks are done in full on the logs of ../shared/data, from one commit without changes, the
-report goes to model/EVALUATION.md and model/plots; before, what is finished goes into
-model/evaluation/partial. A task that was finished on the same commit and folder of logs is not run
-again; the folder of the commit there holds what is done, and what each task said.
+When all tasks are done in full on the logs of ../shared/data, from committed code, the report goes
+to model/EVALUATION.md and model/plots; before, what is finished goes into model/evaluation/partial.
+A task that was finished with the same code and folder of logs is not run again; the folder of the
+code there holds what is done, and what each task said.
 """
 
 from __future__ import annotations
@@ -25,12 +25,22 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from model.evaluation.markdown import write
-from model.evaluation.runs import commit_of
+from model.evaluation.runs import commit_of, digest_of
 from model.evaluation.tasks import TASKS, Task, run
 
 HERE = Path(__file__).resolve().parent
 PARTIAL = HERE / "partial"
 DATA = HERE.parents[2] / "shared" / "data"
+DECIDES = (
+    ":/model/*.py",
+    ":/stream_app/evaluate_command.py",
+    ":/constraints.txt",
+    ":(exclude,top)model/evaluation/__main__.py",
+    ":(exclude,top)model/evaluation/runs.py",
+    ":(exclude,top)model/evaluation/markdown.py",
+    ":(exclude,top)model/evaluation/wanted.py",
+)
+"""Pathspecs of what figures depend on: not how they are collected, compared and shown."""
 console = Console(stderr=True)
 
 
@@ -57,14 +67,15 @@ def main() -> int:
     tasks = [task for task in TASKS if not asked.only or task.protocol in asked.only]
     found, differs = commit_of(HERE.parent, "EVALUATION.md", "plots")
     commit, is_changed = found or "unknown", found is None or bool(differs)
+    code = digest_of(HERE.parent, *DECIDES) or "unknown"
     other = "" if is_shared else "-" + sha256(str(asked.data.resolve()).encode()).hexdigest()[:8]
-    done = PARTIAL / (commit[:12] + ("-quick" if asked.quick else "") + other)
+    done = PARTIAL / (code[:12] + ("-quick" if asked.quick else "") + other)
     done.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     is_interrupted = False
     try:
         left = [task for task in tasks if is_changed or not _document(task, done).exists()]
-        failed = asyncio.run(_finish_all(left, asked.jobs, asked.quick, asked.data, done))
+        failed = asyncio.run(_finish_all(left, asked.jobs, asked.quick, asked.data, done, commit))
     except KeyboardInterrupt:
         is_interrupted = True
         console.print("Interrupted; what is finished is kept.")
@@ -82,7 +93,8 @@ def main() -> int:
         ]
         logs = "../shared/data" if is_shared else str(asked.data)
         seconds = sum(d["seconds"] for d in documents.values())
-        head = _head(commit, is_changed, words, logs, seconds)
+        commits = list(dict.fromkeys(d["commit"] for d in documents.values()))
+        head = _head(commits, is_changed, words, logs, seconds)
         path = write(documents, head, asked.quick, HERE.parent if is_whole else PARTIAL)
         console.print(f"The report is {os.path.relpath(path)}.", highlight=False)
     for name in failed:
@@ -96,7 +108,7 @@ def _document(task: Task, done: Path) -> Path:
 
 
 async def _finish_all(
-    tasks: Sequence[Task], jobs: int, quick: bool, data: Path, done: Path
+    tasks: Sequence[Task], jobs: int, quick: bool, data: Path, done: Path, commit: str
 ) -> list[str]:
     """Runs the tasks, so many at a time; the names of those that failed."""
     free = asyncio.Semaphore(jobs)
@@ -108,7 +120,7 @@ async def _finish_all(
                 name = f"{number} of {len(tasks)}: {task.name}"
                 console.print(f"{name} begins.", highlight=False)
                 line = shown.add_task(name, total=None)
-                is_done = await _finish(name, task, quick, data, done)
+                is_done = await _finish(name, task, quick, data, done, commit)
                 shown.remove_task(line)
                 return is_done
 
@@ -116,7 +128,7 @@ async def _finish_all(
     return [task.name for task, is_done in zip(tasks, are_done, strict=True) if not is_done]
 
 
-async def _finish(name: str, task: Task, quick: bool, data: Path, done: Path) -> bool:
+async def _finish(name: str, task: Task, quick: bool, data: Path, done: Path, commit: str) -> bool:
     """Runs a task; whether its document is there."""
     began, unfinished = time.monotonic(), _document(task, done).with_suffix(".unfinished")
     status = await run(task, quick, data, unfinished)
@@ -124,17 +136,22 @@ async def _finish(name: str, task: Task, quick: bool, data: Path, done: Path) ->
     console.print(f"{name} took {seconds:,.0f} s, exit status {status}.", highlight=False)
     if status != 0 or not unfinished.exists():
         return False
-    document = {**json.loads(unfinished.read_text("utf-8")), "seconds": seconds}
+    found = json.loads(unfinished.read_text("utf-8"))
+    document = {**found, "seconds": seconds, "commit": commit}
     unfinished.write_text(json.dumps(document) + "\n", "utf-8")
     unfinished.replace(_document(task, done))
     return True
 
 
-def _head(commit: str, is_changed: bool, words: list[str], logs: str, seconds: float) -> list[str]:
+def _head(
+    commits: list[str], is_changed: bool, words: list[str], logs: str, seconds: float
+) -> list[str]:
+    named = ", ".join(commit[:12] for commit in commits)
+    same = "" if len(commits) == 1 else " (commits whose model is the same)"
     changed = ", with changes that are not committed" if is_changed else ""
     arguments = f' ARGS="{shlex.join(words)}"' if words else ""
     return [
-        f"Written by `make evaluate{arguments}` from commit {commit[:12]}{changed}. Its tasks take "
+        f"Written by `make evaluate{arguments}` from commit {named}{same}{changed}. Its tasks take "
         f"one core each, {seconds / 60:,.0f} minutes in all; {os.cpu_count()} cores take one task "
         f"each at a time ({platform.machine()}, Python {platform.python_version()}).",
         f"Logs are those of {logs}. Intervals are of 1,000 bootstraps over users.",

@@ -28,7 +28,7 @@ def write(
 ) -> Path:
     """Writes the report of some tasks into a folder and returns its file.
 
-    documents  what ``report.to_document`` gave, with the ``seconds`` it took
+    documents  what ``report.to_document`` gave, with the ``seconds`` it took and its ``commit``
     head       lines below the title: commit, command, machine
     """
     folder.mkdir(parents=True, exist_ok=True)

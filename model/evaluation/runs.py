@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -52,14 +53,24 @@ def commit_of(folder: Path, *written: str) -> tuple[str | None, bool | None]:
              commit otherwise
     """
 
-    def git(*command: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(folder), *command], capture_output=True, text=True
-            )
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+    written_there = (f":!{name}" for name in written)
+    status = _git(folder, "status", "--porcelain", "--", ":/", *written_there)
+    return _git(folder, "rev-parse", "HEAD"), None if status is None else bool(status)
 
-    status = git("status", "--porcelain", "--", ":/", *(f":!{name}" for name in written))
-    return git("rev-parse", "HEAD"), None if status is None else bool(status)
+
+def digest_of(folder: Path, *paths: str) -> str | None:
+    """One for the same committed contents of some paths, None without git.
+
+    folder  in the working tree
+    paths   pathspecs, those with ``:(exclude)`` before them left out
+    """
+    listed = _git(folder, "ls-files", "--stage", "--", *paths)
+    return None if listed is None else sha256(listed.encode()).hexdigest()
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from model.evaluation import __main__ as evaluation
 from model.evaluation.markdown import pool, table_lines, write
 from model.evaluation.registry import PROTOCOLS, named
 from model.evaluation.report import Curve, Figures, Report, from_document, to_document
-from model.evaluation.runs import run_to_end
+from model.evaluation.runs import digest_of, run_to_end
 from model.evaluation.tasks import TASKS, Task
 from model.evaluation.wanted import POOLED, WANTED, Wanted, goals_table
 
@@ -123,6 +124,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(evaluation, "HERE", tmp_path / "evaluation")
     monkeypatch.setattr(evaluation, "PARTIAL", tmp_path / "evaluation" / "partial")
     monkeypatch.setattr(evaluation, "commit_of", lambda *_: ("c" * 40, False))
+    monkeypatch.setattr(evaluation, "digest_of", lambda *_: "d" * 64)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     return tmp_path
 
@@ -149,6 +151,37 @@ def test_a_run_goes_on_where_it_was_interrupted(
     assert evaluate(monkeypatch, second) == 0
     assert first.names + second.names == [task.name for task in TASKS]
     assert (folder / "EVALUATION.md").exists()
+
+
+def test_what_was_finished_stays_while_the_code_of_the_figures_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Runs(interrupted_at=TASKS[2].name)
+    assert evaluate(monkeypatch, first) == 130
+    monkeypatch.setattr(evaluation, "commit_of", lambda *_: ("e" * 40, False))
+    assert evaluate(monkeypatch, Runs()) == 0
+    text = (folder / "EVALUATION.md").read_text("utf-8")
+    assert f"{'c' * 12}, {'e' * 12} (commits whose model is the same)" in text
+    monkeypatch.setattr(evaluation, "digest_of", lambda *_: "f" * 64)
+    again = Runs()
+    assert evaluate(monkeypatch, again) == 0
+    assert again.names == [task.name for task in TASKS]
+
+
+def test_the_digest_is_of_what_is_committed_of_the_paths(tmp_path: Path) -> None:
+    def git(*command: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *command], check=True)
+
+    assert digest_of(tmp_path, ":/a.py") is None
+    git("init", "-q")
+    found = []
+    for number, (name, text) in enumerate([("a.py", "1"), ("b.py", "1"), ("a.py", "2")]):
+        (tmp_path / name).write_text(text, "utf-8")
+        git("add", "-A")
+        git("commit", "-q", "-m", str(number))
+        found.append(digest_of(tmp_path, ":/*.py", ":(exclude,top)b.py"))
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_task_that_fails_keeps_the_report_apart(
