@@ -22,12 +22,10 @@ import msgspec
 import typer
 
 from model.evaluation.goals import Goal
-from stream_app.errors import UsageError
-from stream_app.terminal import check_folder_of
 from tests.benchmarks import report, results
-from tests.benchmarks.command_line import make_console
 from tests.benchmarks.figures import RATIOS
 from tests.benchmarks.parts import PARTS, Part, run_command
+from tests.command_line import check_json_file, make_console
 
 PARTIAL = report.HERE / "partial"
 console = make_console()
@@ -59,12 +57,7 @@ def main(
     if go_on and json_file is None:
         console.print("--go-on goes on with what a file holds; name it with --json.")
         raise typer.Exit(2)
-    if json_file is not None:
-        try:
-            check_folder_of(json_file)
-        except UsageError as error:
-            console.print(str(error), highlight=False)
-            raise typer.Exit(2) from None
+    check_json_file(json_file, console)
     if go_on and json_file is not None and json_file.exists():
         try:
             whole.take_over(json.loads(json_file.read_text("utf-8")))

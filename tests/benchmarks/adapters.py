@@ -38,11 +38,12 @@ from stream_app.repartition.sending import Out, Sending
 from stream_app.repartition.step import Repartition
 from stream_app.settings import Settings
 from tests.benchmarks.cluster import cluster, worker_overrides
-from tests.benchmarks.command_line import ending, make_console, positive
+from tests.benchmarks.command_line import ending, positive
 from tests.benchmarks.contenders import Place, measure_worker
 from tests.benchmarks.figures import Spread
 from tests.benchmarks.processes import WAIT_S, BenchmarkError
 from tests.benchmarks.workload import InputRecord, make_records, produce
+from tests.command_line import make_console
 from tests.unit.adapters.examples import ga4_item, ga4_row
 
 EVENTS = 120_000

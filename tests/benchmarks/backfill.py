@@ -46,13 +46,14 @@ from stream_app.settings import PREFIX, Settings
 from stream_app.terminal import stages
 from stream_app.verify import with_worker_settings
 from tests.benchmarks import limit
-from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
+from tests.benchmarks.command_line import ending, make_parser, positive, publish
 from tests.benchmarks.figures import Spread
 from tests.benchmarks.goals import as_list
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.results import Plot, Section, Series, Table
 from tests.benchmarks.workload import InputRecord, bench_checkpoint, make_records
 from tests.checkpoints import named_checkpoint
+from tests.command_line import make_console
 
 EVENTS = 400_000
 PARTITIONS = 8

@@ -20,14 +20,6 @@ from tests.benchmarks import results
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.results import Section
 
-FILE_WIDTH = 120
-"""Columns of what is printed to a file or a pipe."""
-
-
-def make_console() -> Console:
-    """The console of a benchmark."""
-    return Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
-
 
 def make_parser(description: str, quick: str, rounds: int | None = None) -> argparse.ArgumentParser:
     """A parser with ``--quick``, ``--json`` and, given how many by default, ``--rounds``."""

@@ -33,7 +33,7 @@ from stream_app.lane.reading import bounds, stream_records
 from stream_app.settings import Settings
 from stream_app.terminal import Stages, stages
 from tests.benchmarks.cluster import cluster, worker_overrides
-from tests.benchmarks.command_line import ending, make_console, make_parser, positive
+from tests.benchmarks.command_line import ending, make_parser, positive
 from tests.benchmarks.command_line import publish as publish_document
 from tests.benchmarks.contenders import Place, measure_worker
 from tests.benchmarks.filled import (
@@ -52,6 +52,7 @@ from tests.benchmarks.workload import (
     produce,
     user_keys,
 )
+from tests.command_line import make_console
 from tests.failures.chaos.brokers import bytes_in
 
 USERS = (10_000, 100_000, 1_000_000)

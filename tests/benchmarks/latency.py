@@ -29,7 +29,7 @@ from rich.console import Console
 
 from stream_app.demo.processes import WorkerProcess
 from tests.benchmarks.cluster import cluster, worker_overrides
-from tests.benchmarks.command_line import ending, make_console, make_parser, publish
+from tests.benchmarks.command_line import ending, make_parser, publish
 from tests.benchmarks.contenders import Place, measure_worker
 from tests.benchmarks.ends import End
 from tests.benchmarks.latency_sections import (
@@ -46,6 +46,7 @@ from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.processor_time import family, read
 from tests.benchmarks.where_time_goes import Stay, stay_between
 from tests.benchmarks.workload import make_records, produce
+from tests.command_line import make_console
 
 SHARES = (0.1, 0.5, 0.8)
 PARTITIONS = 8

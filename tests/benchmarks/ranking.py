@@ -25,11 +25,12 @@ import torch
 
 from stream_app.terminal import Stages, stages
 from tests.benchmarks.catalogue import make_catalogue, make_rows
-from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
+from tests.benchmarks.command_line import ending, make_parser, positive, publish
 from tests.benchmarks.item_indexes import LIBRARIES
 from tests.benchmarks.list_figures import BUILD_LIMIT_S, Figure, K, measure
 from tests.benchmarks.ranking_sections import hits_section, ranking_section
 from tests.benchmarks.trained_lists import Hits, Trained, hits_of, trained_on
+from tests.command_line import make_console
 
 ITEMS = (1_000, 30_000, 300_000, 3_000_000)
 QUICK_ITEMS = (1_000, 30_000)

@@ -35,7 +35,7 @@ from stream_app.lane.table import WorkerBudget
 from stream_app.settings import Settings
 from stream_app.terminal import stages
 from tests.benchmarks.cluster import cluster, worker_overrides
-from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
+from tests.benchmarks.command_line import ending, make_parser, positive, publish
 from tests.benchmarks.figures import Spread
 from tests.benchmarks.filled import (
     PARTITIONS,
@@ -47,6 +47,7 @@ from tests.benchmarks.filled import (
 from tests.benchmarks.goals import as_list
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.results import Plot, Section, Series, Table
+from tests.command_line import make_console
 from tests.failures.chaos.brokers import bytes_in
 
 USERS = 1_000_000

@@ -28,12 +28,13 @@ from rich.console import Console
 
 from stream_app.demo.processes import PROGRAM, WorkerProcess
 from tests.benchmarks.cluster import cluster, worker_overrides
-from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
+from tests.benchmarks.command_line import ending, make_parser, positive, publish
 from tests.benchmarks.contenders import Metrics
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.processor_time import Reading, confine, family, read
 from tests.benchmarks.scale_out_section import Case, scale_out_section, worker_name
 from tests.benchmarks.workload import InputRecord, make_records, produce
+from tests.command_line import make_console
 
 EVENTS = 300_000
 QUICK_EVENTS = 150_000

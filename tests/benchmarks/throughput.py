@@ -18,7 +18,7 @@ from typing import Any
 
 from model.evaluation.goals import Goal
 from tests.benchmarks import figures
-from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
+from tests.benchmarks.command_line import ending, make_parser, positive, publish
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.figures import Spread
 from tests.benchmarks.goals import as_list
@@ -26,6 +26,7 @@ from tests.benchmarks.results import Section
 from tests.benchmarks.rounds import PARTITIONS, Measured, Plan, run
 from tests.benchmarks.workload import CATEGORIES, EVENTS_PER_USER, ITEMS
 from tests.benchmarks.yardstick import left_out
+from tests.command_line import make_console
 
 EVENTS = 400_000
 QUICK_EVENTS = 240_000

@@ -29,13 +29,14 @@ import numpy as np
 from model.evaluation.goals import Goal
 from stream_app.demo.processes import WorkerProcess
 from tests.benchmarks.cluster import cluster, worker_overrides
-from tests.benchmarks.command_line import ending, make_console, make_parser, positive, publish
+from tests.benchmarks.command_line import ending, make_parser, positive, publish
 from tests.benchmarks.ends import End
 from tests.benchmarks.paced_producer import EVENTS
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.processor_time import family, read
 from tests.benchmarks.results import Plot, Section, Series, Table
 from tests.benchmarks.workload import make_records, population_of, produce, user_keys
+from tests.command_line import make_console
 
 RATES = (0, 1_000, 2_500, 5_000)
 """Events a second; a worker alone on two cores with its broker does about 25,000."""

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from stream_app.errors import UsageError
-from stream_app.terminal import check_folder_of
+from tests.command_line import check_json_file, make_console
 from tests.failures.chaos.kit import Result
 from tests.failures.chaos.report import WORDS, table, write_json
 from tests.failures.chaos.scenarios import SCENARIOS
 from tests.failures.chaos.side_by_side import run_all
 
-WIDTH = 120
-console = Console(width=None if sys.stdout.isatty() else WIDTH)
+console = make_console()
 
 
 def main(
@@ -41,12 +37,7 @@ def main(
     if unknown:
         console.print(f"No scenario is named {unknown[0]!r}; there are: {', '.join(SCENARIOS)}.")
         raise typer.Exit(2)
-    if json_file is not None:
-        try:
-            check_folder_of(json_file)
-        except UsageError as error:
-            console.print(str(error), highlight=False)
-            raise typer.Exit(2) from None
+    check_json_file(json_file, console)
     names = [name for name in SCENARIOS if not only or name in only]
     if minutes is not None:  # what does not fit today comes first another time
         first = seed % len(names)
