@@ -69,7 +69,8 @@ def main() -> int:
     commit, is_changed = found or "unknown", found is None or bool(differs)
     code = digest_of(HERE.parent, *DECIDES) or "unknown"
     other = "" if is_shared else "-" + sha256(str(asked.data.resolve()).encode()).hexdigest()[:8]
-    done = PARTIAL / (code[:12] + ("-quick" if asked.quick else "") + other)
+    kind = ("-changed" if is_changed else "") + ("-quick" if asked.quick else "")
+    done = PARTIAL / (code[:12] + kind + other)
     done.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     is_interrupted = False

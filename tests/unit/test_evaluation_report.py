@@ -201,6 +201,10 @@ def test_quick_runs_and_changed_files_write_apart(
     assert evaluate(monkeypatch, again) == 0
     assert again.names  # what changed files gave is not kept for other changed files
     assert not (folder / "EVALUATION.md").exists()
+    monkeypatch.setattr(evaluation, "commit_of", lambda *_: ("c" * 40, False))
+    committed = Runs()
+    assert evaluate(monkeypatch, committed) == 0
+    assert committed.names == [task.name for task in TASKS]  # nor for those that are committed
 
 
 def test_a_name_that_is_none_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
