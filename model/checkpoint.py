@@ -31,7 +31,7 @@ from model.spline_calibration import KNOTS, PARAMETERS, identity
 from model.state import MAX_ROW_BYTES, RATES, row_dtype
 from model.vocabulary import Vocabulary
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 STEP_MODULES = frozenset(
     ("item", "category", "kind", "query", "gap", "hour", "weekday", "feature", "cell")
 )
@@ -357,7 +357,14 @@ def _ranking(values: dict[str, Any]) -> RankingSettings:
 def _network(directory: Path, size: NetworkSize, tensors: dict[str, np.ndarray]) -> InterestLSTM:
     with torch.device("meta"):  # takes no memory: what is stated may be far more than what is there
         network = InterestLSTM(size)
+    near = tensors.get("near_category", np.zeros(0, np.int64))
+    if near.dtype != np.int64 or (
+        near.size and not 0 <= near.min() <= near.max() < size.categories
+    ):
+        raise _damaged(directory, "its weight near_category is out of bounds")
     for name, array in tensors.items():
+        if name == "near_category":
+            continue
         if array.dtype != np.float32 or not (np.abs(array) <= MAX_NUMBER).all():
             raise _damaged(directory, f"its weight {name} is out of bounds")
     try:
@@ -365,6 +372,8 @@ def _network(directory: Path, size: NetworkSize, tensors: dict[str, np.ndarray])
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise _damaged(directory, "its weights are not of the sizes it states") from error
+    if not (network.near_share >= 0).all() or not network.near_weight >= 0:
+        raise _damaged(directory, "a neighbour of a category has a negative weight")
     network.eval().requires_grad_(False)
     return network
 

@@ -16,7 +16,9 @@ from model.state import RATES
 
 GAP_BUCKETS = 26
 PROFILE = 32
-"""Length of a user's profile, the part of the counts that speaks for other categories."""
+"""Length of a user's profile, a part of the counts that speaks for other categories."""
+NEAR = 64
+"""Neighbours of each category that are kept, the other part that does."""
 HOUR_S = 3600
 DAY_S = 86400
 
@@ -60,6 +62,11 @@ class InterestLSTM(nn.Module):
     the cell is ``torch.nn.LSTMCell``; the readout is LayerNorm(h + embedding of the last step).
     """
 
+    near_category: Tensor
+    near_share: Tensor
+    near_level: Tensor
+    near_weight: Tensor
+
     def __init__(self, size: NetworkSize) -> None:
         super().__init__()
         self.size = size
@@ -81,10 +88,14 @@ class InterestLSTM(nn.Module):
         self.share_level = nn.Parameter(torch.zeros(RATES))
         self.share_weight = nn.Parameter(torch.zeros(()))
         self.total_weight = nn.Parameter(torch.zeros(RATES))
-        # what the touched categories say of the others: counts -> profile -> logits
-        self.profile_weight = nn.Parameter(torch.full((RATES,), 1 / RATES))
+        # what the touched categories say of the others, in factors and in neighbours
         self.profile = nn.Embedding(size.categories, PROFILE)  # see cooccurrence.py
         self.profile_logit = nn.Parameter(torch.zeros(size.categories, PROFILE))
+        neighbours = (size.categories, NEAR)
+        self.register_buffer("near_category", torch.zeros(neighbours, dtype=torch.int64))
+        self.register_buffer("near_share", torch.zeros(neighbours))
+        self.register_buffer("near_level", torch.zeros(()))
+        self.register_buffer("near_weight", torch.zeros(()))
         self.interest = nn.Linear(hidden, hidden)
         self.activity = nn.Linear(hidden, 1)
         for table in (self.item, self.category, self.kind, self.query):
@@ -100,7 +111,7 @@ class InterestLSTM(nn.Module):
     def thaw(self) -> None:
         """Every weight is learned, but those of the profile, which are counted."""
         self.requires_grad_(True)
-        for counted in (self.profile_weight, self.profile.weight, self.profile_logit):
+        for counted in (self.profile.weight, self.profile_logit):
             counted.requires_grad_(False)
 
     def encode(self, x: StepInput) -> Tensor:
@@ -157,8 +168,12 @@ class InterestLSTM(nn.Module):
         """
         counted = torch.einsum("brc,r->bc", log_counts, self.count_weight)
         total = torch.log1p(torch.expm1(log_counts).sum(2)) @ self.total_weight  # (B,)
-        weight = torch.einsum("brc,r->bc", shares, self.profile_weight)
-        profiled = self.profile_logits(weight @ self.profile.weight)
+        slow = shares[:, -1]  # (B, C)
+        profiled = self.profile_logits(slow @ self.profile.weight)
+        near = torch.zeros_like(slow).index_add(
+            1, self.near_category.ravel(), (slow[:, :, None] * self.near_share).flatten(1)
+        )
+        profiled = profiled + self.near_logits(near, self.trend)
         mixed = self.share_logits(shares.transpose(1, 2), self.trend)
         return self.background_logits(out) + profiled + counted + mixed + total[:, None]
 
@@ -175,10 +190,19 @@ class InterestLSTM(nn.Module):
     def profile_logits(self, profile: Tensor) -> Tensor:
         """What profiles (B, P) say of every category, (B, C).
 
-        A profile is the mean of the touched categories' vectors, weighted by their shares: a
-        factorised table of what goes with what.
+        A profile is the mean of the touched categories' vectors, weighted by their shares at the
+        slowest rate: a factorised table of what goes with what.
         """
         return nn.functional.linear(profile, self.profile_logit)
+
+    def near_logits(self, near: Tensor, trend: Tensor) -> Tensor:
+        """What the neighbours of the touched categories add to the trend, (..., C) both.
+
+        near  the mean of the neighbours' shares, weighted by the shares at the slowest rate. It is
+              mixed with the trend as the user's own share is.
+        """
+        mixed = torch.log(near) + self.near_level - trend
+        return self.near_weight * nn.functional.softplus(mixed)
 
     def background_logits(self, out: Tensor) -> Tensor:
         """The part of the category logits that needs no counts: trend, LSTM, activity, (B, C)."""

@@ -154,6 +154,8 @@ def raw_logits(
     count_weight = network.count_weight.detach().numpy()
     share = held / np.maximum(sums, 1e-9)[row]  # (M, rates)
     logits += in_blocks(network.profile_logits, _profiles(len(rows), row, category, share, network))
+    if network.near_weight > 0:
+        logits += _near_logits(len(rows), row, category, share[:, -1], network)
     trend = network.trend.detach().numpy()[category]
     part = (np.log1p(held) * count_weight).sum(1)  # (M,)
     part += _share_logits(share, trend, network)
@@ -178,10 +180,25 @@ def _profiles(
     table = network.profile.weight.detach().numpy()
     profiles = np.zeros((count, table.shape[1]), np.float32)
     if len(row):
-        weight = (share * network.profile_weight.detach().numpy()).sum(1)  # (M,)
         starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
-        profiles[row[starts]] = np.add.reduceat(table[category] * weight[:, None], starts)
+        profiles[row[starts]] = np.add.reduceat(table[category] * share[:, -1:], starts)
     return profiles
+
+
+def _near_logits(
+    count: int, row: np.ndarray, category: np.ndarray, share: np.ndarray, network: InterestLSTM
+) -> np.ndarray:
+    """``InterestLSTM.near_logits`` of R rows from their M slots, (R, C), added up where a slot has
+    a neighbour and without leaving logarithms."""
+    trend = network.trend.detach().numpy()
+    place = row[:, None] * len(trend) + network.near_category.numpy()[category]  # (M, K)
+    amount = network.near_share.numpy()[category] * share[:, None]
+    near = np.bincount(place.ravel(), amount.ravel(), minlength=count * len(trend))
+    found = np.flatnonzero(near)
+    mixed = np.log(near[found]) + network.near_level.numpy() - trend[found % len(trend)]
+    logits = np.zeros(len(near), np.float32)
+    logits[found] = network.near_weight.numpy() * np.logaddexp(0, mixed)
+    return logits.reshape(count, len(trend))
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -20,7 +20,6 @@ COUNTER_RATE = 0.05
 COUNTER_RANK_WEIGHT = 100.0
 """Of the listwise part of the counters' loss: beside it the rest sets the level."""
 COUNTERS = ("count_weight", "share_level", "share_weight", "total_weight")
-PROFILES = ("profile_weight", "profile.weight", "profile_logit")
 """Weights of the counts that speak for other categories: counted, not learned."""
 GRADIENT_NORM = 1.0
 VALIDATION_LANES = 128
@@ -148,12 +147,31 @@ def count_logits(network: InterestLSTM, counts: Sparse, windows: np.ndarray) -> 
     place = torch.from_numpy(row * categories + category)
     empty = torch.zeros(len(windows) * categories)
     own = empty.index_add(0, place, part).view(len(windows), categories)
-    weighted = (
-        network.profile(torch.from_numpy(category)) * (share @ network.profile_weight)[:, None]
-    )
+    weighted = network.profile(torch.from_numpy(category)) * share[:, -1:]
     blank = torch.zeros(len(windows), weighted.shape[1])
     profile = blank.index_add(0, torch.from_numpy(row), weighted)  # (B, P)
-    return own + network.profile_logits(profile) + activity[:, None]
+    logits = own + network.profile_logits(profile) + activity[:, None]
+    if network.near_weight > 0:
+        near = near_shares(network.near_category, network.near_share, counts, windows)
+        logits = logits + network.near_logits(near, network.trend)
+    return logits
+
+
+def near_shares(
+    neighbour: Tensor, neighbour_share: Tensor, counts: Sparse, windows: np.ndarray
+) -> Tensor:
+    """What ``InterestLSTM.near_logits`` reads of windows (B, C), from the neighbours (C, K) of each
+    category and their shares."""
+    row, category, count = counts.of(windows)
+    slow = torch.from_numpy(count[:, -1])
+    total = torch.zeros(len(windows)).index_add(0, torch.from_numpy(row), slow)
+    share = slow / total.clamp(min=1e-9)[torch.from_numpy(row)]
+    touched = torch.from_numpy(category)
+    categories = len(neighbour)
+    place = torch.from_numpy(row)[:, None] * categories + neighbour[touched]
+    amount = neighbour_share[touched] * share[:, None]  # (E, K)
+    near = torch.zeros(len(windows) * categories).index_add(0, place.ravel(), amount.ravel())
+    return near.view(len(windows), categories)
 
 
 def window_loss(logits: Tensor, labels: Sparse, windows: np.ndarray, rank_weight: float) -> Tensor:
@@ -200,6 +218,7 @@ def fit_counters(
         network.share_weight.fill_(1.0)
         network.total_weight.zero_()
         network.profile_logit.zero_()
+        network.near_weight.zero_()
     if len(windows) == 0:
         return
     touched = np.bincount(windows.labels.category, minlength=network.size.categories)

@@ -31,13 +31,13 @@ from model.checkpoint import (
     Statistics,
     build_checkpoint,
 )
-from model.cooccurrence import CoOccurrence, count_together
+from model.cooccurrence import count_together
 from model.counting import by_user, count_statistics
 from model.errors import EventLogError
 from model.event_log import EventLog
 from model.events import EventBatch
 from model.held_lists import HeldLists, held_lists
-from model.interest_lstm import DAY_S, PROFILE, InterestLSTM, NetworkSize
+from model.interest_lstm import DAY_S, InterestLSTM, NetworkSize
 from model.learning import (
     LearningSettings,
     Progress,
@@ -57,7 +57,7 @@ SMOOTHINGS = (1.0, 0.1, 3.0, 10.0)
 """Users who are taken to touch every category; a quick training takes the first number."""
 TREND_RATES = (0.005, 0.0005)
 """First learning rate of the trend of each category; a quick training takes the first."""
-SHORT_LOG_HORIZONS = 3
+SHORT_LOG_HORIZONS = 2
 """A log shorter than so many horizons is trained on a fifth of its span instead."""
 UNTRAINED_HIDDEN = 8
 LATE_SHARE = 0.1
@@ -193,7 +193,7 @@ def _single_threaded(threads: int) -> Iterator[None]:
 
 
 def horizon_of(log: EventLog, horizon_s: int) -> int:
-    """The horizon itself, or a fifth of the log's span when the log is shorter than three."""
+    """The horizon itself, or a fifth of the log's span when the log is shorter than two."""
     span_s = int(log.time_ms.max() - log.time_ms.min()) // 1000
     return horizon_s if span_s >= SHORT_LOG_HORIZONS * horizon_s else max(span_s // 5, 1)
 
@@ -222,12 +222,19 @@ class _Counting:
 
 @dataclass(frozen=True)
 class _Material:
-    """The log as the parts of a training see it; times in seconds."""
+    """The log as the parts of a training see it; times in seconds.
+
+    horizon_s  length of the window that is predicted
+    window_s   length of those that are learned from: the horizon, or half of what lies before the
+               later slice where that is shorter. Calibration, which goes by windows of the horizon,
+               makes one of the other.
+    """
 
     vocabulary: Vocabulary
     batch: EventBatch
     names: list[str]
     horizon_s: int
+    window_s: int
     late_s: int
     end_s: int
     counting: _Counting
@@ -245,8 +252,9 @@ def _material(log: EventLog, config: TrainingConfig) -> _Material:
     horizon_s = horizon_of(log, config.horizon_s)
     end_s = int(log.time_ms.max()) // 1000 + 1
     late_s = min(end_s - horizon_s, int(np.quantile(log.time_ms, 1 - LATE_SHARE)) // 1000)
+    window_s = min(horizon_s, max((late_s - int(log.time_ms.min()) // 1000) // 2, 1))
     first = _Counting(*(tried[0] for tried in _tried(config).values()))
-    return _Material(vocabulary, batch, names, horizon_s, late_s, end_s, first)
+    return _Material(vocabulary, batch, names, horizon_s, window_s, late_s, end_s, first)
 
 
 def _tried(config: TrainingConfig) -> dict[str, Sequence[Any]]:
@@ -281,7 +289,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     windows = _windows(early, m.late_s, m, config, random)
     _fit_counters(network, windows, early, m, learning, random, progress)
     validation = _validation(whole, held_steps, m, random)
-    together = _together(early_batch, m, config)
+    together = count_together(early_batch, m.vocabulary.categories)
     profile = tuning.choose_profile(network, together, windows, validation.windows)
     counters = tuning.counter_weights(network)
     start = validation.loss(network, learning)
@@ -300,7 +308,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
 
     progress("tuning", 1, 3)
     windows = _windows(whole, m.end_s, m, config, random)
-    together = _together(m.batch, m, config)
+    together = count_together(m.batch, m.vocabulary.categories)
     if config.refit:
         network = _network(m.vocabulary, config)
         steps = max(1, round(kept * len(whole) / max(len(early), 1)))
@@ -333,7 +341,8 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "window loss, with the LSTM": best[1],
         "share of the LSTM's interest kept": share,
         "updates kept": float(kept),
-        "scale of the profile": profile.scale,
+        "weight of the profile": profile.weight,
+        "weight of the neighbours": profile.near_weight,
         "users added to each category": m.counting.smoothing,
         "learning rate of the trend": m.counting.trend_rate,
         "next-item NDCG@10 of the lists": ndcg,
@@ -356,10 +365,9 @@ def _best_counters(
     config: TrainingConfig,
     progress: Progress,
 ) -> _Material:
-    """The material whose counters do best on the later slice.
+    """The material whose counters do best on the later slice, relative to the first's.
 
-    The loss counts relative to the first one's, and so does the gain in NDCG@10. ``known`` keeps
-    both for what is tried again.
+    ``known`` keeps the merits of what is tried again.
     """
     if len(tried) == 1:
         return tried[0]
@@ -372,9 +380,8 @@ def _best_counters(
         _fit_counters(network, windows, early, m, config.learning, random, progress)
         validation = _validation(whole, held, m, random)
         known[m.counting] = tuning.window_merits(network, validation.windows)
-    merits = [known[m.counting] for m in tried]
-    first_ndcg, first_loss = (max(merit, 1e-9) for merit in merits[0])
-    gains = [ndcg / first_ndcg - loss / first_loss for ndcg, loss in merits]
+    first = known[tried[0].counting]
+    gains = [tuning.relative_gain(known[m.counting], first) for m in tried]
     return tried[int(np.argmax(gains))]
 
 
@@ -409,10 +416,6 @@ def _counted(batch: EventBatch, m: _Material) -> Statistics:
     return replace(statistics, repeat_weight=np.array([m.decay.repeat_weight]))
 
 
-def _together(batch: EventBatch, m: _Material, config: TrainingConfig) -> CoOccurrence:
-    return count_together(batch.user, batch.category, m.vocabulary.categories, PROFILE, config.seed)
-
-
 def _network(vocabulary: Vocabulary, config: TrainingConfig) -> InterestLSTM:
     size = NetworkSize(
         vocabulary.items, vocabulary.categories, vocabulary.query_buckets, hidden=config.hidden
@@ -429,7 +432,7 @@ def _network(vocabulary: Vocabulary, config: TrainingConfig) -> InterestLSTM:
 def _windows(
     users: UserSteps, end_s: int, m: _Material, config: TrainingConfig, random: np.random.Generator
 ) -> Windows:
-    return draw_windows(users, end_s, config.windows, m.decay, m.horizon_s, random)
+    return draw_windows(users, end_s, config.windows, m.decay, m.window_s, random)
 
 
 def _validation(
@@ -442,11 +445,11 @@ def _validation(
     steps = np.flatnonzero(np.append(held[1:], False) & (next_items(whole) > 0))
     if len(steps) > tuning.MAX_STEPS:
         steps = np.sort(random.choice(steps, tuning.MAX_STEPS, replace=False))
-    windows = cutoff_windows(whole, m.late_s, m.decay, m.horizon_s)
+    windows = cutoff_windows(whole, m.late_s, m.decay, m.window_s)
     if len(windows) > tuning.MAX_USERS:
         chosen = np.sort(random.choice(len(windows), tuning.MAX_USERS, replace=False))
         step, now_s = windows.step[chosen], windows.now_s[chosen]
-        windows = whole.windows(step, now_s, m.decay, m.horizon_s)
+        windows = whole.windows(step, now_s, m.decay, m.window_s)
     return Validation(whole, steps, windows)
 
 

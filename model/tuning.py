@@ -6,6 +6,7 @@ Dimensions: R rows, C categories.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -14,18 +15,18 @@ import torch
 
 from model import interests, ranking
 from model.checkpoint import EVENT_BUCKETS, Checkpoint, RankingSettings, Statistics
-from model.cooccurrence import CoOccurrence, following
+from model.cooccurrence import CoOccurrence
 from model.events import EventBatch, Source
 from model.fusion import fit_ranking
 from model.held_lists import HeldLists
-from model.interest_lstm import InterestLSTM
+from model.interest_lstm import NEAR, PROFILE, InterestLSTM
 from model.learning import (
     COUNTERS,
-    PROFILES,
     Progress,
     Validation,
     count_logits,
     hidden_at,
+    near_shares,
     readout,
     window_loss,
 )
@@ -41,22 +42,22 @@ MAX_USERS = 2000
 READ_TOGETHER = 512
 NEVER = 1_000_000
 SHARES = (0.25, 0.5, 0.75, 1.0)
-RIDGES = (1.0, 4.0, 16.0, 64.0, 256.0)
-FOLLOWING_RIDGES = (0.3, 1.0, 3.0, 10.0)
-SPECTRUM_RIDGE = 4.0
-"""Of the profiles whose followers are regressed on them."""
-DAMPINGS = (0.0, 0.5)
-PROFILE_SCALES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-SCALE_WINDOWS = 2000
-LEAST_SPREAD = 1e-6
+LEVELS = (-1.0, 0.0, 1.0, 2.0)
+PROFILE_WEIGHTS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+NEAR_LEVELS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+NEAR_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+MEAN_WINDOWS = 2000
+"""The mean profile is that of so many windows, at most."""
+LEVEL_STEPS = 6
+MAX_LEVEL_STEP = 2.0
 BUCKET_ROWS = 100
 """A map of its own needs so many rows."""
 
 
 def counter_weights(network: InterestLSTM) -> dict[str, torch.Tensor]:
-    """The weights of the counters and the profile."""
+    """The weights of trend and counters."""
     weights = network.state_dict()
-    return {name: weights[name].clone() for name in ("trend", *COUNTERS, *PROFILES)}
+    return {name: weights[name].clone() for name in ("trend", *COUNTERS)}
 
 
 def scale_interest(network: InterestLSTM, share: float) -> None:
@@ -72,8 +73,8 @@ def choose_interest_share(
 ) -> float:
     """The share of the LSTM's interest that helps most, which the network then has.
 
-    Help is what NDCG@10 gains and binary cross-entropy loses, both relative to the counters
-    alone; at 0 the counters stand as they were without the LSTM.
+    Help is what ``merits`` gain relative to the counters alone; at 0 the counters stand as they
+    were without the LSTM.
     """
     windows = validation.windows
     rows = np.arange(len(windows))
@@ -89,11 +90,10 @@ def choose_interest_share(
     with torch.inference_mode():
         alone = network.trend + count_logits(network, windows.counts, rows)
 
-    base_ndcg, base_loss = _merits(alone, windows)
+    base = merits(alone, windows)
     best, best_share = 0.0, 0.0
     for share in SHARES:
-        ndcg, loss = _merits(learnt + share * added, windows)
-        gain = ndcg / max(base_ndcg, 1e-9) - loss / max(base_loss, 1e-9)
+        gain = relative_gain(merits(learnt + share * added, windows), base)
         if gain > best:
             best, best_share = gain, share
     if best_share > 0:
@@ -103,18 +103,19 @@ def choose_interest_share(
 
 
 def window_merits(network: InterestLSTM, windows: Windows) -> tuple[float, float]:
-    """``_merits`` of counters and profile alone."""
+    """``merits`` of counters and profile alone."""
     rows = np.arange(len(windows))
     with torch.inference_mode():
         logits = network.trend + count_logits(network, windows.counts, rows)
-    return _merits(logits, windows)
+    return merits(logits, windows)
 
 
-def _merits(logits: torch.Tensor, windows: Windows) -> tuple[float, float]:
+def merits(logits: torch.Tensor, windows: Windows) -> tuple[float, float]:
     """(NDCG@10, binary cross-entropy) of logits (M, C); (0, 0) without windows.
 
     The NDCG@10 is the mean of two: of all categories, and of those that the user has no count of,
-    which a mean over all would hardly tell from nothing.
+    which are too few to move a mean over all. The cross-entropy is that of the logits at their best
+    level, as calibration will set it.
     """
     if len(windows) == 0:
         return 0.0, 0.0
@@ -124,10 +125,26 @@ def _merits(logits: torch.Tensor, windows: Windows) -> tuple[float, float]:
     label[row, category] = True
     score = logits.numpy().copy()
     ndcg = _mean_ndcg(score, label)
+    loss = float(window_loss(logits + _best_shift(logits, label.sum()), windows.labels, rows, 0.0))
     row, category, _ = windows.counts.of(rows)
     score[row, category], label[row, category] = -np.inf, False
-    loss = float(window_loss(logits, windows.labels, rows, 0.0))
     return (ndcg + _mean_ndcg(score, label)) / 2, loss
+
+
+def relative_gain(found: tuple[float, float], base: tuple[float, float]) -> float:
+    """What NDCG@10 gains and cross-entropy loses, both relative to the base."""
+    (ndcg, loss), (base_ndcg, base_loss) = found, base
+    return (ndcg - base_ndcg) / max(base_ndcg, 1e-9) - (loss - base_loss) / max(base_loss, 1e-9)
+
+
+def _best_shift(logits: torch.Tensor, labels: int) -> float:
+    """What to add to logits (M, C) so that they say as many labels as there are."""
+    shift = 0.0
+    for _ in range(LEVEL_STEPS if labels else 0):
+        p = torch.sigmoid(logits[:, 1:] + shift)
+        step = (float(p.sum()) - labels) / max(float((p * (1 - p)).sum()), 1e-9)
+        shift -= min(max(step, -MAX_LEVEL_STEP), MAX_LEVEL_STEP)
+    return shift
 
 
 def _mean_ndcg(score: np.ndarray, label: np.ndarray) -> float:
@@ -139,71 +156,104 @@ def _mean_ndcg(score: np.ndarray, label: np.ndarray) -> float:
 class ProfileChoice:
     """How much the touched categories say of the others.
 
-    follows         by what followed in windows (``following``) instead of by what users touch
-                    besides (``CoOccurrence.factors``)
-    ridge, damping  of the one or the other
-    scale           standard deviation of what they add to the logits, 0 for nothing
+    level        see ``CoOccurrence.factors``
+    weight       what their mean counts in the logits, 0 for nothing
+    near_level   see ``InterestLSTM.near_logits``
+    near_weight  what the neighbours count, 0 for nothing
     """
 
-    follows: bool = False
-    ridge: float = 1.0
-    damping: float = 0.0
-    scale: float = 0.0
+    level: float = 0.0
+    weight: float = 0.0
+    near_level: float = 0.0
+    near_weight: float = 0.0
 
 
 def set_profile(
     network: InterestLSTM, together: CoOccurrence, choice: ProfileChoice, windows: Windows
 ) -> None:
-    """Writes the factors into the network, centred and scaled on some of the windows."""
-    source, target = _factors(together, choice, windows)
-    # half to each side, so that neither leaves the bounds of a checkpoint's weights
-    scale = np.float32(np.sqrt(choice.scale / _spread(source, target, windows)))
+    """Writes factors, centred on some of the windows, and neighbours into the network."""
+    source, target = _factors(together, choice.level, windows)
+    root = np.float32(np.sqrt(choice.weight))
+    category, share = _neighbours(together)
+    if choice.near_weight == 0:
+        category, share = torch.zeros_like(category), torch.zeros_like(share)
     with torch.no_grad():
-        network.profile_weight.zero_()
-        network.profile_weight[-1] = 1.0
-        network.profile.weight.copy_(torch.from_numpy(source * scale))
-        network.profile_logit.copy_(torch.from_numpy(target * scale))
+        network.profile.weight.copy_(torch.from_numpy(source * root))
+        network.profile_logit.copy_(torch.from_numpy(target * root))
+        network.near_category.copy_(category)
+        network.near_share.copy_(share)
+        network.near_level.fill_(choice.near_level)
+        network.near_weight.fill_(choice.near_weight)
 
 
 def choose_profile(
     network: InterestLSTM, together: CoOccurrence, windows: Windows, later: Windows
 ) -> ProfileChoice:
-    """The choice that helps the counters most on later windows, which the network then has.
-
-    Help is what NDCG@10 gains and binary cross-entropy loses, both relative to the counters alone.
-    """
-    chosen, best = ProfileChoice(), 0.0
+    """The choice that helps the counters most on later windows, which the network then has: the
+    better of factors and neighbours first, then the other where it adds to that."""
+    chosen = ProfileChoice()
     set_profile(network, together, chosen, windows)
     rows = np.arange(len(later))
     with torch.inference_mode():
-        alone = network.trend + count_logits(network, later.counts, rows)
-    base_ndcg, base_loss = _merits(alone, later)
-    ways = [(False, ridge) for ridge in RIDGES] + [(True, ridge) for ridge in FOLLOWING_RIDGES]
-    for (follows, ridge), damping in product(ways if len(later) else (), DAMPINGS):
-        tried = ProfileChoice(follows, ridge, damping)
-        source, target = _factors(together, tried, windows)
-        added = _profiles(source, later, rows) @ target.T / _spread(source, target, windows)
-        for scale in PROFILE_SCALES:
-            ndcg, loss = _merits(alone + torch.from_numpy(added * np.float32(scale)), later)
-            gain = (ndcg - base_ndcg) / max(base_ndcg, 1e-9)
-            gain -= (loss - base_loss) / max(base_loss, 1e-9)
+        logits = network.trend + count_logits(network, later.counts, rows)
+        near = near_shares(*_neighbours(together), later.counts, rows)
+    said = {}
+    for level in LEVELS:
+        source, target = _factors(together, level, windows)
+        said[level] = torch.from_numpy(_profiles(source, later, rows) @ target.T)
+    while len(later):
+        base, best, best_logits = merits(logits, later), 0.0, logits
+        for tried, added in _tried(network, chosen, said, near):
+            gain = relative_gain(merits(logits + added, later), base)
             if gain > best:
-                chosen, best = replace(tried, scale=scale), gain
+                best, best_choice, best_logits = gain, tried, logits + added
+        if best == 0:
+            break
+        chosen, logits = best_choice, best_logits
     set_profile(network, together, chosen, windows)
     return chosen
 
 
+def _tried(
+    network: InterestLSTM,
+    chosen: ProfileChoice,
+    said: dict[float, torch.Tensor],
+    near: torch.Tensor,
+) -> Iterator[tuple[ProfileChoice, torch.Tensor]]:
+    """Each way to add to the choice what it has not got, and what that adds to the logits.
+
+    said  what the factors of each level say; near  what ``near_shares`` gives
+    """
+    if chosen.weight == 0:
+        for level, weight in product(LEVELS, PROFILE_WEIGHTS):
+            yield replace(chosen, level=level, weight=weight), weight * said[level]
+    if chosen.near_weight == 0:
+        for level, weight in product(NEAR_LEVELS, NEAR_WEIGHTS):
+            network.near_level.fill_(level)
+            network.near_weight.fill_(weight)
+            with torch.inference_mode():
+                added = network.near_logits(near, network.trend)
+            yield replace(chosen, near_level=level, near_weight=weight), added
+
+
+def _neighbours(together: CoOccurrence) -> tuple[torch.Tensor, torch.Tensor]:
+    category, share = together.neighbours(NEAR)
+    return torch.from_numpy(category), torch.from_numpy(share)
+
+
 def _factors(
-    together: CoOccurrence, choice: ProfileChoice, windows: Windows
+    together: CoOccurrence, level: float, windows: Windows
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(source, target) of a choice, each (C, P), centred on the windows; its scale counts not."""
-    if not choice.follows:
-        return _centred(together.factors(choice.ridge, choice.damping), windows)
-    source, _ = _centred(together.factors(SPECTRUM_RIDGE, 0.0), windows)
-    rows = np.arange(len(windows))
-    window, category, _ = windows.labels.of(rows)
-    profiles, came = _profiles(source, windows, rows), (window, category)
-    return source, following(profiles, came, len(source), choice.ridge, choice.damping)
+    """``CoOccurrence.factors`` by which the mean profile says nothing: what users touch who are
+    like all is the trend's to say. The mean is that of some windows that have a count."""
+    source, target = together.factors(level, PROFILE)
+    some = np.linspace(0, len(windows) - 1, min(len(windows), MEAN_WINDOWS))
+    profiles = _profiles(source, windows, np.unique(some.astype(np.int64)))
+    counted = profiles[profiles.any(1)]
+    if len(counted):
+        source = source - counted.mean(0)
+        source[0] = 0.0
+    return source, target
 
 
 def _profiles(source: np.ndarray, windows: Windows, rows: np.ndarray) -> np.ndarray:
@@ -215,35 +265,6 @@ def _profiles(source: np.ndarray, windows: Windows, rows: np.ndarray) -> np.ndar
     slow = count[:, -1:]
     share = slow / np.maximum(_sums(row, slow, len(rows)), 1e-9)[row]
     return _sums(row, source[category] * share, len(rows))
-
-
-def _centred(
-    factors: tuple[np.ndarray, np.ndarray], windows: Windows
-) -> tuple[np.ndarray, np.ndarray]:
-    """Factors by which the mean profile says nothing: what users touch who are like all is the
-    trend's to say. The mean is that of some windows that have a count."""
-    source, target = factors
-    profiles = _profiles(source, windows, _some(windows))
-    counted = profiles[profiles.any(1)]
-    if len(counted):
-        source = source - counted.mean(0)
-        source[0] = 0.0
-    return source, target
-
-
-def _spread(source: np.ndarray, target: np.ndarray, windows: Windows) -> float:
-    """Standard deviation of what profiles say, over some windows and all categories; infinity where
-    they say next to nothing, of which no scale makes something."""
-    rows = _some(windows)
-    said = _profiles(source, windows, rows) @ target[1:].T
-    spread = float(said.std()) if len(rows) else 0.0
-    return spread if spread > LEAST_SPREAD else float("inf")
-
-
-def _some(windows: Windows) -> np.ndarray:
-    """At most 2,000 windows, from the first to the last."""
-    count = len(windows)
-    return np.unique(np.linspace(0, count - 1, min(count, SCALE_WINDOWS)).astype(np.int64))
 
 
 def _sums(row: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:

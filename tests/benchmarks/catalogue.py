@@ -86,6 +86,9 @@ def _network(
         network.count_weight.fill_(0.3)
         network.share_level.fill_(-1.0)
         network.share_weight.fill_(0.7)
+        network.near_category.random_(1, categories + 1)
+        network.near_share.uniform_(0.0, 0.02)
+        network.near_weight.fill_(0.5)
         weight = network.item.weight.numpy()
         random.standard_normal(out=weight, dtype=np.float32)
         weight *= SPREAD

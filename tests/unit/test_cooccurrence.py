@@ -1,4 +1,4 @@
-"""What goes with what: the factors equal the closed form, and are used where they help."""
+"""What goes with what: the factors make the table of lifts, and are used where they help."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from model.cooccurrence import count_together, following
-from model.counting import by_user
+from model.cooccurrence import RATE_FLOOR, count_together
+from model.counting import TOGETHER_PRIOR, by_user
 from model.events import EventBatch
 from model.interest_lstm import InterestLSTM, NetworkSize
-from model.learning import COUNTERS, LearningSettings, count_logits, fit_counters
-from model.tuning import ProfileChoice, choose_profile, set_profile, window_merits
+from model.learning import (
+    COUNTERS,
+    LearningSettings,
+    count_logits,
+    fit_counters,
+    window_loss,
+)
+from model.tuning import ProfileChoice, choose_profile, merits, set_profile, window_merits
 from model.windows import Decay, UserSteps, Windows, cutoff_windows
 from tests.event_batches import clicks
 
@@ -29,27 +35,41 @@ def touches(seed: int, grouped: bool) -> tuple[np.ndarray, np.ndarray]:
     return user, 1 + half + random.integers(0, 6, 2400)
 
 
-def test_with_all_vectors_the_table_is_that_of_ease() -> None:
-    user, category = touches(0, grouped=True)
-    category[::7] = 0  # steps without a category say nothing
-    together = count_together(user, category, CATEGORIES, size=12)
-    source, target = together.factors(ridge=2.0, damping=0.0)
-    touched = np.zeros((400, CATEGORIES))
-    touched[user, category] = 1
-    touched = touched[:, 1:]
-    ridge = 2.0 * np.linalg.eigvalsh(touched.T @ touched)[0]
-    inverse = np.linalg.inv(touched.T @ touched + ridge * np.eye(12))
-    expected = -inverse / np.diag(inverse)
-    table = (source @ target.T)[1:, 1:]
-    np.fill_diagonal(expected, 0)
-    np.fill_diagonal(table, 0)
-    np.testing.assert_allclose(table, expected, atol=1e-3)
+def steps_of(user: np.ndarray, category: np.ndarray) -> EventBatch:
+    return clicks(user.tolist(), category.tolist())
+
+
+def test_lift_is_how_much_oftener_than_by_chance() -> None:
+    """Of two users one touches 1 and 2, the other 3, then nothing named, then 1."""
+    found = count_together(steps_of(np.array([0, 0, 1, 1, 1]), np.array([1, 2, 3, 0, 1])), 5)
+    pairs = list(zip(found.pairs.source.tolist(), found.pairs.target.tolist(), strict=True))
+    assert pairs == [(1, 2), (1, 3), (2, 1), (3, 1)]
+    near_one = 1 / (2 + TOGETHER_PRIOR)  # 2 and 3 are near 1 once each, and near nothing else
+    near_other = 1 / (1 + TOGETHER_PRIOR)
+    share = np.array([near_one, near_one, near_other, near_other])
+    np.testing.assert_allclose(found.pairs.weight, share, rtol=1e-6)
+    chance = np.array([1 / 4, 1 / 4, 2 / 4, 2 / 4]) + RATE_FLOOR
+    np.testing.assert_allclose(found.lift, share / chance, rtol=1e-6)
+    neighbour, near = found.neighbours(3)
+    assert neighbour.tolist() == [[0, 0, 0], [2, 3, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(near[1:3, 0], [near_one, near_other], rtol=1e-6)
+
+
+def test_all_factors_make_the_table_of_lifts() -> None:
+    together = count_together(steps_of(*touches(0, grouped=True)), CATEGORIES)
+    source, target = together.factors(level=0.5, size=CATEGORIES)
+    expected = np.zeros((CATEGORIES, CATEGORIES))
+    place = together.pairs.source, together.pairs.target
+    expected[place] = np.log1p(np.exp(0.5) * together.lift)
+    assert expected.any()
+    np.testing.assert_allclose(source @ target.T, expected, atol=1e-3)
+    assert source.shape == target.shape == (CATEGORIES, CATEGORIES)
     assert not source[0].any()
 
 
-def test_few_vectors_keep_what_matters_most() -> None:
-    user, category = touches(1, grouped=True)
-    source, target = count_together(user, category, CATEGORIES, size=2).factors(1.0, 0.0)
+def test_few_factors_keep_what_matters_most() -> None:
+    together = count_together(steps_of(*touches(1, grouped=True)), CATEGORIES)
+    source, target = together.factors(level=1.0, size=2)
     table = (source @ target.T)[1:, 1:]
     same = np.zeros((12, 12), dtype=bool)
     same[:6, :6] = same[6:, 6:] = True
@@ -59,14 +79,29 @@ def test_few_vectors_keep_what_matters_most() -> None:
     assert table[same].min() > table[other].max()
 
 
-def test_damping_divides_by_popularity() -> None:
-    user, category = touches(2, grouped=True)
-    together = count_together(user, category, CATEGORIES, size=6)
-    _, plain = together.factors(1.0, 0.0)
-    _, damped = together.factors(1.0, 1.0)
-    np.testing.assert_allclose(
-        damped[1:] * (together.share[1:, None] + 1e-4), plain[1:], rtol=1e-4, atol=1e-6
-    )
+def test_more_factors_than_categories_are_left_empty() -> None:
+    together = count_together(steps_of(*touches(2, grouped=True)), CATEGORIES)
+    source, target = together.factors(0.0, 32)
+    assert source.shape == (CATEGORIES, 32)
+    assert not source[:, CATEGORIES:].any()
+    assert not target[:, CATEGORIES:].any()
+
+
+def test_nothing_goes_with_nothing() -> None:
+    source, target = count_together(steps_of(np.arange(4), np.arange(4)), 4).factors(1.0, 2)
+    assert not source.any()
+    assert not target.any()
+
+
+def test_equal_steps_give_equal_factors_whatever_was_drawn_before() -> None:
+    together = count_together(steps_of(*touches(3, grouped=True)), CATEGORIES)
+    first = together.factors(1.0, 4)
+    torch.rand(5)
+    drawn = torch.random.get_rng_state()
+    second = together.factors(1.0, 4)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert torch.equal(drawn, torch.random.get_rng_state())
 
 
 def windows_of(user: np.ndarray, category: np.ndarray) -> tuple[EventBatch, Windows]:
@@ -96,7 +131,7 @@ def choice(grouped: bool) -> tuple[ProfileChoice, float, float]:
         0.005,
     )
     before, _ = window_merits(network, later)
-    together = count_together(steps.user, steps.category, CATEGORIES, size=32)
+    together = count_together(steps, CATEGORIES)
     chosen = choose_profile(network, together, windows, later)
     return chosen, before, window_merits(network, later)[0]
 
@@ -105,9 +140,7 @@ def test_half_of_the_merit_is_that_of_categories_without_a_count() -> None:
     """All is found where the user has been, and nothing beyond."""
     steps, windows = windows_of(np.repeat(0, 6), np.array([1, 1, 1, 1, 1, 2]))
     network = InterestLSTM(NetworkSize(items=4, categories=30, hidden=8))
-    set_profile(
-        network, count_together(steps.user, steps.category, 30, size=32), ProfileChoice(), windows
-    )
+    set_profile(network, count_together(steps, 30), ProfileChoice(), windows)
     with torch.no_grad():
         for name in COUNTERS:
             getattr(network, name).zero_()
@@ -119,48 +152,74 @@ def test_half_of_the_merit_is_that_of_categories_without_a_count() -> None:
     assert window_merits(network, windows)[0] == pytest.approx(first / (first + second) / 2)
 
 
-def test_what_follows_a_profile_is_regressed_on_it() -> None:
-    """Category 2 follows where the first number is high, 3 where it is low, 1 anywhere."""
+def test_the_loss_is_that_of_the_best_level() -> None:
+    """Logits that are all too high by as much lose nothing by it: calibration takes it out."""
+    _, windows = windows_of(*touches(5, grouped=True))
     random = np.random.default_rng(0)
-    profiles = random.normal(size=(20_000, 2)).astype(np.float32)
-    p = np.full((len(profiles), 4), 0.3)
-    p[:, 0] = 0.0
-    p[:, 2] += 0.1 * np.clip(profiles[:, 0], -2, 2)
-    p[:, 3] -= 0.1 * np.clip(profiles[:, 0], -2, 2)
-    labels = np.nonzero(random.random(p.shape) < p)
-    target = following(profiles, labels, 4, ridge=0.01, damping=0.0)
-    np.testing.assert_allclose(target[1:, 0], [0.0, 0.1, -0.1], atol=0.015)
-    np.testing.assert_allclose(target[:, 1], 0.0, atol=0.015)
-    held = following(profiles, labels, 4, ridge=9.0, damping=0.0)
-    np.testing.assert_allclose(held, target * 1.01 / 10, atol=1e-3)
-    rare = following(profiles, labels, 4, ridge=0.01, damping=1.0)
-    np.testing.assert_allclose(rare[2], target[2] / 0.3, rtol=0.05)
-    assert not following(profiles[:0], (labels[0][:0], labels[1][:0]), 4, 1.0, 0.0).any()
+    logits = torch.from_numpy(random.normal(size=(len(windows), CATEGORIES)).astype(np.float32))
+    ndcg, loss = merits(logits, windows)
+    for shift in (-6.0, 3.0):
+        assert merits(logits + shift, windows) == pytest.approx((ndcg, loss), rel=1e-4)
+    rows = np.arange(len(windows))
+    tried = [
+        float(window_loss(logits + shift, windows.labels, rows, 0.0))
+        for shift in np.linspace(-6, 6, 241).tolist()
+    ]
+    assert loss == pytest.approx(min(tried), rel=1e-3)
 
 
 def test_the_mean_profile_says_nothing() -> None:
     torch.manual_seed(0)
     network = InterestLSTM(SIZE)
     steps, windows = windows_of(*touches(3, grouped=True))
-    together = count_together(steps.user, steps.category, CATEGORIES, size=32)
-    set_profile(network, together, ProfileChoice(ridge=1.0, damping=0.5, scale=0.4), windows)
+    set_profile(
+        network, count_together(steps, CATEGORIES), ProfileChoice(level=1.0, weight=0.4), windows
+    )
     with torch.no_grad():
         for name in COUNTERS:
             getattr(network, name).zero_()
         said = count_logits(network, windows.counts, np.arange(len(windows))).numpy()[:, 1:]
-    assert np.isclose(said.std(), 0.4, rtol=1e-3)
+    assert said.std() > 0.05
     assert np.abs(said.mean(0)).max() < 1e-4
+
+
+def test_neighbours_speak_for_what_the_user_has_not_touched() -> None:
+    """By the share of what is near each touched category, and of that category at the user."""
+    torch.manual_seed(0)
+    network = InterestLSTM(SIZE)
+    steps, windows = windows_of(*touches(3, grouped=True))
+    together = count_together(steps, CATEGORIES)
+    set_profile(network, together, ProfileChoice(near_level=0.3, near_weight=0.6), windows)
+    rows = np.arange(len(windows))
+    with torch.no_grad():
+        for name in COUNTERS:
+            getattr(network, name).zero_()
+        network.trend.normal_(-2.0)
+        said = count_logits(network, windows.counts, rows).numpy()
+    table = np.zeros((CATEGORIES, CATEGORIES))
+    table[together.pairs.source, together.pairs.target] = together.pairs.weight
+    row, category, count = windows.counts.of(rows)
+    share = np.zeros((len(windows), CATEGORIES))
+    share[row, category] = count[:, -1]
+    share /= share.sum(1, keepdims=True)
+    rate = np.exp(network.trend.detach().numpy())
+    expected = 0.6 * np.log1p(np.exp(0.3) * (share @ table) / rate)
+    np.testing.assert_allclose(said, expected, rtol=1e-4, atol=1e-5)
+    assert (said[:, 1:] > 0).any(0).all()
+    set_profile(network, together, ProfileChoice(), windows)
+    assert not network.near_category.any()  # a table that says nothing takes no place
 
 
 def test_the_profile_is_used_where_categories_go_together() -> None:
     chosen, before, after = choice(grouped=True)
-    assert chosen.scale > 0
+    assert chosen.weight > 0 or chosen.near_weight > 0
     assert after > before + 0.02
 
 
 def test_the_profile_adds_little_where_nothing_goes_together() -> None:
-    chosen, before, after = choice(grouped=False)
-    assert chosen.scale < choice(grouped=True)[0].scale
+    _, before, after = choice(grouped=False)
+    _, grouped_before, grouped_after = choice(grouped=True)
+    assert after - before < (grouped_after - grouped_before) / 2
     assert after >= before - 0.02
 
 

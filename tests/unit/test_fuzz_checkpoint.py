@@ -142,6 +142,12 @@ def test_numbers_out_of_bounds_are_refused(part: str, name: str, value: float, h
         ("neighbour_together", -0.5),
         ("item_again", -0.5),
         ("item_log_popularity", 1e30),
+        ("near_category", -1),
+        ("near_category", 2**40),
+        ("near_share", -0.5),
+        ("near_share", np.nan),
+        ("near_weight", -0.5),
+        ("near_level", 2e4),
     ],
 )
 def test_tensors_out_of_bounds_are_refused(name: str, value: float, home: Path) -> None:
@@ -154,7 +160,10 @@ def test_tensors_out_of_bounds_are_refused(name: str, value: float, home: Path) 
 def test_the_largest_weights_give_a_model_that_runs(value: float, home: Path) -> None:
     tensors = {key: array.copy() for key, array in load(checkpoint_files()[FILES[2]]).items()}
     names = ("category.weight", "interest.weight", "feature.weight", "cell.weight_hh", "trend")
-    for name in (*names, "share_level", "share_weight"):
+    names = (*names, "share_level", "share_weight", "near_level")
+    if value > 0:
+        names = (*names, "near_share", "near_weight")
+    for name in names:
         tensors[name][...] = value
         assert feed_checkpoint({FILES[2]: save(tensors)}, home)
 

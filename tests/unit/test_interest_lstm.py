@@ -7,7 +7,6 @@ import torch
 
 from model.blocks import BLOCK_SIZES, in_blocks, padded_size
 from model.interest_lstm import InterestLSTM, NetworkSize, gap_bucket
-from model.learning import PROFILES
 from tests.checkpoints import tiny_checkpoint
 
 
@@ -86,10 +85,21 @@ def test_shares_are_mixed_with_everybodys_rates() -> None:
     assert (untouched == 0).all()
 
 
+def test_neighbours_are_mixed_with_everybodys_rates() -> None:
+    network = InterestLSTM(NetworkSize(items=10, categories=5))
+    near, trend = torch.tensor([0.3, 0.05, 0.0]), torch.tensor([-4.0, -0.5, -1.0])
+    with torch.no_grad():
+        network.near_weight.fill_(1.0)
+        network.near_level.fill_(0.4)
+        mixed = trend + network.near_logits(near, trend)
+    torch.testing.assert_close(mixed, torch.log(trend.exp() + near * np.exp(0.4)))
+    assert mixed[2] == trend[2]
+
+
 def test_what_is_counted_gets_no_gradient() -> None:
     """Gradients that no update takes away would grow, and count when gradients are clipped."""
     network = InterestLSTM(NetworkSize(items=10, categories=5))
     network.requires_grad_(False)
     network.thaw()
     fixed = {name for name, value in network.named_parameters() if not value.requires_grad}
-    assert fixed == set(PROFILES)
+    assert fixed == {"profile.weight", "profile_logit"}

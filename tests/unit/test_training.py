@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import interests, tuning
+from model import interests, training, tuning
 from model.checkpoint import Checkpoint, load, save
 from model.counting import (
     APART,
@@ -177,7 +177,7 @@ def test_users_with_few_and_with_many_events_are_calibrated_apart(
     log: EventLog, trained: Trained
 ) -> None:
     now_ms = int(log.time_ms.max())
-    rows = np.tile(move(log, trained.draft, no_progress, now_ms).rows, 20)
+    rows = np.tile(move(log, trained.draft, no_progress, now_ms).rows, 40)
     few = np.arange(len(rows)) % 2 == 0
     rows["events"] = np.where(few, 2, 200)
     times = np.full(len(rows), now_ms)
@@ -255,7 +255,18 @@ def test_a_log_of_one_moment_is_refused(log: EventLog) -> None:
 def test_a_short_log_has_a_shorter_horizon(log: EventLog) -> None:
     assert horizon_of(log, 10 * 86400) == 10 * 86400
     span_s = int(np.ptp(log.time_ms)) // 1000
+    assert horizon_of(log, span_s // 2) == span_s // 2
     assert horizon_of(log, 30 * 86400) == span_s // 5
+
+
+def test_windows_that_are_learned_from_fit_before_the_later_slice(log: EventLog) -> None:
+    """Of a log of two and a half horizons, three fifths lie before the later slice."""
+    span_s = int(np.ptp(log.time_ms)) // 1000
+    short = training._material(log, replace(CONFIG, horizon_s=int(span_s / 2.5)))
+    assert short.horizon_s == int(span_s / 2.5)
+    assert short.window_s == pytest.approx(span_s * 0.3, rel=0.01)
+    long = training._material(log, replace(CONFIG, horizon_s=span_s // 4))
+    assert long.window_s == long.horizon_s == span_s // 4
 
 
 @pytest.mark.parametrize("repeat_weight", [1.0, 0.25])
@@ -472,7 +483,7 @@ def test_training_leaves_threads_and_the_random_state_alone(log: EventLog) -> No
 
 
 def _plain(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without calibration, its LSTM and profile with a say."""
+    """The checkpoint without calibration, its LSTM, profile and neighbours with a say."""
     network = InterestLSTM(checkpoint.network.size)
     network.load_state_dict(checkpoint.network.state_dict())
     with torch.no_grad():
@@ -480,6 +491,9 @@ def _plain(checkpoint: Checkpoint) -> Checkpoint:
         network.activity.weight.normal_(std=0.3)
         network.profile.weight.normal_(std=0.5)
         network.profile_logit.normal_(std=0.5)
+        network.near_category.random_(network.size.categories)
+        network.near_share.uniform_(0.0, 0.05)
+        network.near_weight.fill_(0.7)
     network.requires_grad_(False)
     statistics = replace(checkpoint.statistics, calibration=identity(6))
     return replace(checkpoint, network=network, statistics=statistics)
