@@ -18,6 +18,8 @@ from model.state import MAX_COUNT, RECENT, SLOTS, StateBatch
 
 TINY_SHARE = 1e-30
 """Stands for a share of nothing, which has no logarithm."""
+MAX_NEAR_LOG = 60.0
+"""Its exponential times the largest share of a checkpoint is a float32."""
 
 Fields = dict[str, np.ndarray]
 """The row's fields as contiguous arrays of a batch, keyed by field name."""
@@ -188,17 +190,17 @@ def _profiles(
 def _near_logits(
     count: int, row: np.ndarray, category: np.ndarray, share: np.ndarray, network: InterestLSTM
 ) -> np.ndarray:
-    """``InterestLSTM.near_logits`` of R rows from their M slots, (R, C), added up where a slot has
-    a neighbour and without leaving logarithms."""
+    """``InterestLSTM.near_logits`` of R rows from their M slots, (R, C). A trend that is further
+    than e^60 below the neighbours counts as that far."""
     trend = network.trend.detach().numpy()
     place = row[:, None] * len(trend) + network.near_category.numpy()[category]  # (M, K)
     amount = network.near_share.numpy()[category] * share[:, None]
     near = np.bincount(place.ravel(), amount.ravel(), minlength=count * len(trend))
-    found = np.flatnonzero(near)
-    mixed = np.log(near[found]) + network.near_level.numpy() - trend[found % len(trend)]
-    logits = np.zeros(len(near), np.float32)
-    logits[found] = network.near_weight.numpy() * np.logaddexp(0, mixed)
-    return logits.reshape(count, len(trend))
+    logits = near.astype(np.float32).reshape(count, len(trend))
+    logits *= np.exp(np.minimum(network.near_level.numpy() - trend, MAX_NEAR_LOG))
+    np.log1p(logits, out=logits)
+    logits *= network.near_weight.numpy()
+    return logits
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
