@@ -3,8 +3,9 @@
 Each change is judged on the later slice of the events before T, so that no test event decides
 anything: the network is trained on what comes before that slice, fusion weights are learned from
 one half of its lists, and the other half is judged. A hidden size above 64, or a second layer, fits
-no row. A second table says what an attention over a row's recent steps would be worth. Writes
-model/ABLATION.md, with --quick into model/evaluation/partial.
+no row. A second table says what an attention over a row's recent steps would be worth, a third what
+the parts of the categories' readout are. Writes model/ABLATION.md, with --quick into
+model/evaluation/partial.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from model.evaluation.attention import attention_figures
 from model.evaluation.item_lists import NDCG_10, mean_intervals, places
 from model.evaluation.markdown import table_lines
 from model.evaluation.next_item import in_replay_order, split_time
+from model.evaluation.readout_parts import readout_table
 from model.evaluation.report import Cell, Figures
 from model.event_log import EventLog, read_event_log
 from model.fusion import fit_ranking
@@ -90,12 +92,11 @@ def main() -> None:
     asked = parser.parse_args()
     log = in_replay_order(read_event_log(asked.data))
     began = time.monotonic()
-    tables = ablation(
-        log.before(split_time(log)),
-        1 if asked.quick else asked.seeds,
-        TrainingConfig.quick() if asked.quick else TrainingConfig(),
-        Console(stderr=True),
-    )
+    log = log.before(split_time(log))
+    seeds = 1 if asked.quick else asked.seeds
+    config = TrainingConfig.quick() if asked.quick else TrainingConfig()
+    console = Console(stderr=True)
+    tables = (*ablation(log, seeds, config, console), readout_table(log, seeds, config, console))
     command = "make ablation" + (' ARGS="--quick"' if asked.quick else "")
     seconds = time.monotonic() - began
     lines = ["# What each part is worth", "", f"Written by `{command}` in {seconds:,.0f} s.", ""]

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from model.counting import by_user
-from model.evaluation import ablation, attention
+from model.evaluation import ablation, attention, readout_parts
 from model.event_log import EventLog, event_log
 from model.interest_lstm import InterestLSTM, NetworkSize
 from model.learning import LearningSettings
@@ -63,6 +63,23 @@ def test_the_table_has_a_row_per_change(log: EventLog, monkeypatch: pytest.Monke
     assert 0 < with_it < without + 1
     assert 0 <= weights <= 1
     assert 0 <= counts <= 1
+
+
+def test_parts_of_the_readout_are_left_out_one_by_one(log: EventLog) -> None:
+    trained = train(log, CONFIG, no_progress)
+    for name, weights in readout_parts.PARTS.items():
+        before = trained.checkpoint.network.state_dict()
+        after = readout_parts.without(trained.checkpoint, weights).network.state_dict()
+        assert all(not after[weight].any() for weight in weights), name
+        others = before.keys() - set(weights)
+        assert all(torch.equal(before[other], after[other]) for other in others), name
+    assert trained.checkpoint.network.count_weight.any()  # a copy was changed
+    table = readout_parts.readout_table(log, 2, CONFIG, Console(quiet=True))
+    assert [row[0] for row in table.rows] == [readout_parts.ALL, *readout_parts.PARTS]
+    assert all(0 < float(row[column]) <= 1 for row in table.rows for column in (1, 3))
+    changes = {row[0]: row[2] for row in table.rows}
+    assert changes[readout_parts.ALL] == ""
+    assert "(" in str(changes["no counts and no share of the user's own"])
 
 
 def test_attention_learns_what_the_network_does_not_see() -> None:
