@@ -269,6 +269,22 @@ def test_windows_that_are_learned_from_fit_before_the_later_slice(log: EventLog)
     assert long.window_s == long.horizon_s == span_s // 4
 
 
+def test_a_log_of_two_horizons_states_what_comes_in_a_whole_one(
+    log: EventLog, cutoff_ms: int
+) -> None:
+    """Its windows are shorter, and what they say is not stretched but calibrated."""
+    horizon_s = 16 * 86400
+    found = train(log, replace(CONFIG, horizon_s=horizon_s), cutoff_ms=cutoff_ms)
+    assert found.checkpoint.horizon_s == horizon_s
+    early = log.before(cutoff_ms)
+    batch, names = early.batch(found.draft.vocabulary)
+    late = tuning.late_rows(found.draft, batch, len(names), found.late_s)
+    assert found.late_s == int(early.time_ms.max()) // 1000 + 1 - horizon_s
+    stated = interests.category_probabilities(late.rows, late.now_ms, found.draft)
+    assert late.label.mean() > 0.1
+    assert stated.mean() == pytest.approx(late.label.mean(), rel=0.05)
+
+
 @pytest.mark.parametrize("repeat_weight", [1.0, 0.25])
 def test_windows_count_and_label_what_stands_there(
     steps: EventBatch, cutoff_ms: int, repeat_weight: float
