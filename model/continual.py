@@ -170,8 +170,13 @@ def grown_network(
         "trend": (before.first_category_bucket, after.first_category_bucket),
         "profile.weight": (before.first_category_bucket, after.first_category_bucket),
         "profile_logit": (before.first_category_bucket, after.first_category_bucket),
+        "near_category": (before.first_category_bucket, after.first_category_bucket),
+        "near_share": (before.first_category_bucket, after.first_category_bucket),
     }
     fresh = made.state_dict()
+    near, moved = weights["near_category"], after.first_category_bucket
+    moved -= before.first_category_bucket
+    weights["near_category"] = near + moved * (near >= before.first_category_bucket)
     for name, (known, behind) in tables.items():
         table = fresh[name].clone()
         table[:known] = weights[name][:known]

@@ -5,7 +5,7 @@ Dimensions: L lanes, T steps of a chunk, H hidden size, I items, C categories, B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,7 +201,9 @@ def fit_counters(
     smoothing: float,
     trend_rate: float,
 ) -> None:
-    """Fits trend and counters alone: the LSTM has to earn its place on top of them.
+    """Fits trend and counters, which then stay: the LSTM has to earn its place on top of them.
+
+    Fitted together with what is counted of the same windows, they would leave too much to it.
 
     smoothing   windows that every category is taken to have been touched in, besides the real
                 ones: of thousands of categories many are touched by a user or none, who says little
@@ -219,15 +221,32 @@ def fit_counters(
         network.total_weight.zero_()
         network.profile_logit.zero_()
         network.near_weight.zero_()
-    if len(windows) == 0:
-        return
+    counters = [getattr(network, name) for name in COUNTERS]
+    for weight in (network.trend, *counters):
+        weight.requires_grad_(True)
+    if len(windows) > 0:
+        _descend(network, counters, windows, settings, random, progress, smoothing, trend_rate)
+    for weight in (network.trend, *counters):
+        weight.requires_grad_(False)
+
+
+def _descend(
+    network: InterestLSTM,
+    counters: Sequence[Tensor],
+    windows: Windows,
+    settings: LearningSettings,
+    random: np.random.Generator,
+    progress: Progress,
+    smoothing: float,
+    trend_rate: float,
+) -> None:
     touched = np.bincount(windows.labels.category, minlength=network.size.categories)
     share = np.minimum((touched + smoothing) / (len(windows) + 2 * smoothing), 0.999)
     with torch.no_grad():
         # the base rate is that of users who mostly have counts: the trend must come down
         network.trend.copy_(torch.from_numpy(np.log(share / (1 - share)) - 0.5))
     groups = [
-        {"params": [getattr(network, name) for name in COUNTERS], "lr": COUNTER_RATE},
+        {"params": counters, "lr": COUNTER_RATE},
         {"params": [network.trend], "lr": trend_rate},
     ]
     optimiser = torch.optim.Adam(groups)

@@ -291,11 +291,10 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     validation = _validation(whole, held_steps, m, random)
     together = count_together(early_batch, m.vocabulary.categories)
     profile = tuning.choose_profile(network, together, windows, validation.windows)
-    counters = tuning.counter_weights(network)
     start = validation.loss(network, learning)
     kept = fit_network(network, early, windows, learning, random, validation, progress)
     best = validation.loss(network, learning)
-    share = tuning.choose_interest_share(network, counters, validation)
+    share = tuning.choose_interest_share(network, validation)
     early_statistics = _counted(early_batch, m)
     draft = _checkpoint(network, early_statistics, m, config)
     progress("tuning", 0, 3)
@@ -317,7 +316,7 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         again = replace(learning, max_steps=steps)
         fit_network(network, whole, windows, again, random, None, progress)
         tuning.scale_interest(network, share)
-    if share == 0:
+    elif share == 0:  # the counters of what came before the later slice have nobody to go with
         _fit_counters(network, windows, whole, m, learning, random, progress)
     tuning.set_profile(network, together, profile, windows)
     statistics = _counted(m.batch, m)

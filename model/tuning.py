@@ -21,7 +21,6 @@ from model.fusion import fit_ranking
 from model.held_lists import HeldLists
 from model.interest_lstm import NEAR, PROFILE, InterestLSTM
 from model.learning import (
-    COUNTERS,
     Progress,
     Validation,
     count_logits,
@@ -54,12 +53,6 @@ BUCKET_ROWS = 100
 """A map of its own needs so many rows."""
 
 
-def counter_weights(network: InterestLSTM) -> dict[str, torch.Tensor]:
-    """The weights of trend and counters."""
-    weights = network.state_dict()
-    return {name: weights[name].clone() for name in ("trend", *COUNTERS)}
-
-
 def scale_interest(network: InterestLSTM, share: float) -> None:
     """Keeps a share of what the LSTM adds to the category logits."""
     with torch.no_grad():
@@ -68,36 +61,24 @@ def scale_interest(network: InterestLSTM, share: float) -> None:
             layer.bias.mul_(share)
 
 
-def choose_interest_share(
-    network: InterestLSTM, counters: dict[str, torch.Tensor], validation: Validation
-) -> float:
+def choose_interest_share(network: InterestLSTM, validation: Validation) -> float:
     """The share of the LSTM's interest that helps most, which the network then has.
 
-    Help is what ``merits`` gain relative to the counters alone; at 0 the counters stand as they
-    were without the LSTM.
+    Help is what ``merits`` gain relative to the counters and the profile alone, which a share of 0
+    leaves.
     """
     windows = validation.windows
-    rows = np.arange(len(windows))
     if len(windows.labels.category) == 0:
         return 1.0
-    trained = counter_weights(network)
     with torch.inference_mode():
         hidden = hidden_at(network, validation.users, windows.step)
         out = readout(network, hidden, validation.users, windows.step)
         added = network.background_logits(out) - network.trend
-        learnt = network.trend + count_logits(network, windows.counts, rows)
-    network.load_state_dict(counters, strict=False)
-    with torch.inference_mode():
-        alone = network.trend + count_logits(network, windows.counts, rows)
-
+        alone = network.trend + count_logits(network, windows.counts, np.arange(len(windows)))
     base = merits(alone, windows)
-    best, best_share = 0.0, 0.0
-    for share in SHARES:
-        gain = relative_gain(merits(learnt + share * added, windows), base)
-        if gain > best:
-            best, best_share = gain, share
-    if best_share > 0:
-        network.load_state_dict(trained, strict=False)
+    gain = {share: relative_gain(merits(alone + share * added, windows), base) for share in SHARES}
+    best = max(gain, key=gain.__getitem__)
+    best_share = best if gain[best] > 0 else 0.0
     scale_interest(network, best_share)
     return best_share
 

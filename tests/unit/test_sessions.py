@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pyarrow import parquet
 
 from model import continual as learner
@@ -210,3 +211,17 @@ def test_what_is_known_keeps_index_and_weights(logs: list[EventLog]) -> None:
     assert bool((table[behind:] == old[known:]).all())
     assert bool((network.item_bias[:known] == before.network.item_bias[:known]).all())
     assert bool((network.cell.weight_hh == before.network.cell.weight_hh).all())
+
+
+def test_neighbours_of_categories_stay_the_same_when_categories_come() -> None:
+    before = tiny_checkpoint(items=ITEMS, categories=4)
+    vocabulary, old = before.vocabulary, before.network
+    names = (*vocabulary.category_names, "later", "latest")
+    after = replace(vocabulary, category_names=names)
+    made = grown_network(old, vocabulary, after, 0)
+    known, behind = vocabulary.first_category_bucket, after.first_category_bucket
+    assert behind == known + 2
+    same = np.r_[np.arange(known), np.arange(behind, after.categories)]  # old index to new
+    assert np.array_equal(made.near_category.numpy()[same], same[old.near_category.numpy()])
+    assert torch.equal(made.near_share[torch.from_numpy(same)], old.near_share)
+    assert not made.near_share[known:behind].any()
