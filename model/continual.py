@@ -174,9 +174,9 @@ def grown_network(
         "near_share": (before.first_category_bucket, after.first_category_bucket),
     }
     fresh = made.state_dict()
-    near, moved = weights["near_category"], after.first_category_bucket
-    moved -= before.first_category_bucket
-    weights["near_category"] = near + moved * (near >= before.first_category_bucket)
+    near, buckets = weights["near_category"], before.first_category_bucket
+    further = near + after.first_category_bucket - buckets
+    weights["near_category"] = torch.where(near >= buckets, further, near)
     for name, (known, behind) in tables.items():
         table = fresh[name].clone()
         table[:known] = weights[name][:known]

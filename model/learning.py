@@ -5,7 +5,7 @@ Dimensions: L lanes, T steps of a chunk, H hidden size, I items, C categories, B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,15 +157,22 @@ def count_logits(network: InterestLSTM, counts: Sparse, windows: np.ndarray) -> 
     return logits
 
 
+def slow_shares(counts: Sparse, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(window, category, share at the slowest rate) of what windows count, (E,) each."""
+    row, category, count = counts.of(windows)
+    slow = count[:, -1]
+    total = np.zeros(len(windows), np.float32)
+    np.add.at(total, row, slow)
+    return row, category, slow / np.maximum(total, 1e-9)[row]
+
+
 def near_shares(
     neighbour: Tensor, neighbour_share: Tensor, counts: Sparse, windows: np.ndarray
 ) -> Tensor:
     """What ``InterestLSTM.near_logits`` reads of windows (B, C), from the neighbours (C, K) of each
     category and their shares."""
-    row, category, count = counts.of(windows)
-    slow = torch.from_numpy(count[:, -1])
-    total = torch.zeros(len(windows)).index_add(0, torch.from_numpy(row), slow)
-    share = slow / total.clamp(min=1e-9)[torch.from_numpy(row)]
+    row, category, slow = slow_shares(counts, windows)
+    share = torch.from_numpy(slow)
     touched = torch.from_numpy(category)
     categories = len(neighbour)
     place = torch.from_numpy(row)[:, None] * categories + neighbour[touched]
@@ -221,25 +228,11 @@ def fit_counters(
         network.total_weight.zero_()
         network.profile_logit.zero_()
         network.near_weight.zero_()
+    if len(windows) == 0:
+        return
     counters = [getattr(network, name) for name in COUNTERS]
     for weight in (network.trend, *counters):
         weight.requires_grad_(True)
-    if len(windows) > 0:
-        _descend(network, counters, windows, settings, random, progress, smoothing, trend_rate)
-    for weight in (network.trend, *counters):
-        weight.requires_grad_(False)
-
-
-def _descend(
-    network: InterestLSTM,
-    counters: Sequence[Tensor],
-    windows: Windows,
-    settings: LearningSettings,
-    random: np.random.Generator,
-    progress: Progress,
-    smoothing: float,
-    trend_rate: float,
-) -> None:
     touched = np.bincount(windows.labels.category, minlength=network.size.categories)
     share = np.minimum((touched + smoothing) / (len(windows) + 2 * smoothing), 0.999)
     with torch.no_grad():
@@ -261,6 +254,8 @@ def _descend(
             group["lr"] = rate * (1 - step / settings.counter_steps)
         optimiser.step()
         progress("counters", step + 1, settings.counter_steps)
+    for weight in (network.trend, *counters):
+        weight.requires_grad_(False)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from model.learning import (
     hidden_at,
     near_shares,
     readout,
+    slow_shares,
     window_loss,
 )
 from model.metrics import DISCOUNT, TOP, labels, ndcg_by_user, top_cases
@@ -74,7 +75,7 @@ def choose_interest_share(network: InterestLSTM, validation: Validation) -> floa
         hidden = hidden_at(network, validation.users, windows.step)
         out = readout(network, hidden, validation.users, windows.step)
         added = network.background_logits(out) - network.trend
-        alone = network.trend + count_logits(network, windows.counts, np.arange(len(windows)))
+    alone = _without_lstm(network, windows)
     base = merits(alone, windows)
     gain = {share: relative_gain(merits(alone + share * added, windows), base) for share in SHARES}
     best = max(gain, key=gain.__getitem__)
@@ -85,10 +86,13 @@ def choose_interest_share(network: InterestLSTM, validation: Validation) -> floa
 
 def window_merits(network: InterestLSTM, windows: Windows) -> tuple[float, float]:
     """``merits`` of counters and profile alone."""
-    rows = np.arange(len(windows))
+    return merits(_without_lstm(network, windows), windows)
+
+
+def _without_lstm(network: InterestLSTM, windows: Windows) -> torch.Tensor:
+    """Logits of counters and profile alone, (M, C)."""
     with torch.inference_mode():
-        logits = network.trend + count_logits(network, windows.counts, rows)
-    return merits(logits, windows)
+        return network.trend + count_logits(network, windows.counts, np.arange(len(windows)))
 
 
 def merits(logits: torch.Tensor, windows: Windows) -> tuple[float, float]:
@@ -171,13 +175,11 @@ def choose_profile(
     network: InterestLSTM, together: CoOccurrence, windows: Windows, later: Windows
 ) -> ProfileChoice:
     """The choice that helps the counters most on later windows, which the network then has: the
-    better of factors and neighbours first, then the other where it adds to that."""
-    chosen = ProfileChoice()
-    set_profile(network, together, chosen, windows)
-    rows = np.arange(len(later))
-    with torch.inference_mode():
-        logits = network.trend + count_logits(network, later.counts, rows)
-        near = near_shares(*_neighbours(together), later.counts, rows)
+    better of factors and neighbours first, then the other where it adds to that. The network is as
+    ``fit_counters`` leaves it."""
+    chosen, rows = ProfileChoice(), np.arange(len(later))
+    logits = _without_lstm(network, later)
+    near = near_shares(*_neighbours(together), later.counts, rows)
     said = {}
     for level in LEVELS:
         source, target = _factors(together, level, windows)
@@ -242,16 +244,10 @@ def _profiles(source: np.ndarray, windows: Windows, rows: np.ndarray) -> np.ndar
 
     Whom a user is like is a long-term matter: the faster rates' shares say less of it.
     """
-    row, category, count = windows.counts.of(rows)
-    slow = count[:, -1:]
-    share = slow / np.maximum(_sums(row, slow, len(rows)), 1e-9)[row]
-    return _sums(row, source[category] * share, len(rows))
-
-
-def _sums(row: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:
-    total = np.zeros((rows, values.shape[1]), np.float32)
-    np.add.at(total, row, values)
-    return total
+    row, category, share = slow_shares(windows.counts, rows)
+    profiles = np.zeros((len(rows), source.shape[1]), np.float32)
+    np.add.at(profiles, row, source[category] * share[:, None])
+    return profiles
 
 
 @dataclass(frozen=True)

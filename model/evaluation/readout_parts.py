@@ -20,8 +20,7 @@ from model.evaluation.window import last_window_ms
 from model.event_log import EventLog
 from model.interest_lstm import DAY_S
 from model.metrics import bootstrap, labels, ndcg_by_user
-from model.prediction import Moved, move, probabilities
-from model.state import StateBatch
+from model.prediction import Moved, move, probabilities, touched_pairs
 from model.training import TrainingConfig, horizon_of, no_progress, train
 
 HORIZON_S = 90 * DAY_S
@@ -49,7 +48,8 @@ def readout_table(log: EventLog, seeds: int, config: TrainingConfig, console: Co
         checkpoint = train(log, asked, no_progress, cutoff_ms).checkpoint
         moved = move(log, checkpoint, no_progress, cutoff_ms)
         label = _labels(log, checkpoint, moved, cutoff_ms // 1000)
-        touched = _touched(moved.rows, label.shape[1])
+        touched = np.zeros(label.shape, dtype=bool)
+        touched.flat[touched_pairs(moved.batch, *label.shape)] = True
         for name, weights in {ALL: (), **PARTS}.items():
             p = probabilities(moved.rows, cutoff_ms, without(checkpoint, weights))
             new = ndcg_by_user(np.where(touched, -np.inf, p), label & ~touched)
@@ -85,13 +85,6 @@ def _cells(
         return float(np.nanmean(mine)), ""
     low, high = bootstrap(change, 0)
     return float(np.nanmean(mine)), f"{change.mean():+.4f} ({low:+.4f} to {high:+.4f})"
-
-
-def _touched(rows: StateBatch, categories: int) -> np.ndarray:
-    """Which categories rows hold a count of, (U, C) bool."""
-    touched = np.zeros((len(rows), categories), dtype=bool)
-    np.put_along_axis(touched, rows["slot_category"].astype(np.int64), values=True, axis=1)
-    return touched
 
 
 def _labels(log: EventLog, checkpoint: Checkpoint, moved: Moved, cutoff_s: int) -> np.ndarray:
