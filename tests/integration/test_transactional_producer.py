@@ -11,8 +11,10 @@ from aiokafka import AIOKafkaProducer
 
 from model.checkpoint import Checkpoint
 from stream_app import topics
+from stream_app.replay import settings_beside
 from stream_app.settings import Settings
 from tests.conftest import own_settings
+from tests.integration.test_replay import assert_exact, replay
 from tests.noida import NoidaBroker
 from tests.workers import overrides_of, start_worker, wait_until
 
@@ -41,7 +43,7 @@ async def produce(settings: Settings) -> None:
         await producer.stop()
 
 
-def test_every_event_is_applied_and_nothing_waits(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_every_event_is_applied_and_a_replay_ends(checkpoint: Checkpoint, tmp_path: Path) -> None:
     pytest.importorskip("noida_db", reason="noida-db, a broker with transactions, is not installed")
     with NoidaBroker(tmp_path / "noida") as broker:
         settings = own_settings(broker.bootstrap, tmp_path)
@@ -65,3 +67,6 @@ def test_every_event_is_applied_and_nothing_waits(checkpoint: Checkpoint, tmp_pa
             assert worker.stop() == 0
         finally:
             worker.kill()
+        status, said = replay(overrides, "--from", "2026-01-01", "--as", f"{settings.app_id}-new")
+        assert status == 0, said
+        assert_exact(settings_beside(settings, f"{settings.app_id}-new"), checkpoint, EVENTS)
