@@ -1,12 +1,15 @@
-"""A real Prometheus scrapes a real worker: no panel and no rule asks for what is not there."""
+"""A real Prometheus scrapes a real worker: no panel and no rule asks for what is not there.
+
+What it answered is kept in tests/integration/answers.md, which git ignores.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from tests.unit.lane_records import START_MS, broken, record
 from tests.unit.test_dashboards import queries
 from tests.workers import FASTER, WAIT_S, overrides_of, send_all, start_worker
 
+ANSWERS = Path(__file__).with_name("answers.md")
 USERS, EVENTS = 20, 60
 AWAY_S = 31 * 86400
 COMPARISON = re.compile(r"\s(==|!=|>=|<=|>|<)\s")
@@ -55,14 +59,35 @@ def vectors(expression: str) -> str:
     return COMPARISON.sub(r" \1 bool ", inside[1] if inside else expression)
 
 
-def unanswered(server: Prometheus) -> list[str]:
-    """Panels and rules whose expression has no sample, or only NaN."""
-    found = []
-    for place, expression in queries():
-        values = server.ask(vectors(expression))
-        if all(math.isnan(value) for value in values):
-            found.append(f"{place}: {expression}")
-    return found
+@dataclass(frozen=True)
+class Answer:
+    """What a panel or a rule asks, and what came."""
+
+    place: str
+    expression: str
+    values: Sequence[float]
+
+    @property
+    def is_missing(self) -> bool:
+        """No sample, or only NaN."""
+        return all(map(math.isnan, self.values))
+
+
+def answers(server: Prometheus) -> list[Answer]:
+    return [
+        Answer(place, expression, server.ask(vectors(expression)))
+        for place, expression in queries()
+    ]
+
+
+def table(found: Sequence[Answer]) -> str:
+    """The answers in Markdown, the first values of each."""
+    lines = ["| panel or rule | expression | samples | values |", "|---|---|---|---|"]
+    for one in found:
+        expression = " ".join(one.expression.split()).replace("|", "\\|")
+        values = ", ".join(f"{value:.4g}" for value in one.values[:4])
+        lines.append(f"| {one.place} | `{expression}` | {len(one.values)} | {values} |")
+    return "\n".join(lines) + "\n"
 
 
 def test_every_panel_and_rule_has_data(
@@ -78,10 +103,13 @@ def test_every_panel_and_rule_has_data(
             wait_for(server, 'count_over_time(up{job="interest-stream"}[1m]) >= 2')
             send_all(settings, events())
             deadline = time.monotonic() + WAIT_S
-            while missing := unanswered(server):
+            found = answers(server)
+            while missing := [one for one in found if one.is_missing]:
                 worker.check_alive()
-                assert time.monotonic() < deadline, "\n".join(missing)
+                assert time.monotonic() < deadline, table(missing)
                 time.sleep(0.5)
+                found = answers(server)
+            ANSWERS.write_text(table(found), "utf-8")
             rules = server.rules()
             assert rules
             assert {rule["health"] for rule in rules} == {"ok"}, rules
