@@ -31,6 +31,7 @@ from model.evaluation.tasks import TASKS, Task, run
 HERE = Path(__file__).resolve().parent
 PARTIAL = HERE / "partial"
 DATA = HERE.parents[2] / "shared" / "data"
+SHARED = "../shared/data"
 DECIDES = (
     ":/model/*.py",
     ":/stream_app/evaluate_command.py",
@@ -41,6 +42,12 @@ DECIDES = (
     ":(exclude,top)model/evaluation/wanted.py",
 )
 """Pathspecs of what figures depend on: not how they are collected, compared and shown."""
+LOOKED_AT = (
+    "Every number that a model or a baseline has is chosen on events before the cut-off. The forms "
+    "of the model are not untouched by these logs: those of profile, neighbours and calibration "
+    "were compared on the last cut-offs (of amazon_beauty also on the first, and on three earlier "
+    "ones that are not below), and a weight for the last item alone on the lists below."
+)
 console = Console(stderr=True)
 
 
@@ -92,7 +99,7 @@ def main() -> int:
             *(["--quick"] if asked.quick else []),
             *(word for name in asked.only or () for word in ("--only", name)),
         ]
-        logs = "../shared/data" if is_shared else str(asked.data)
+        logs = SHARED if is_shared else str(asked.data)
         seconds = sum(d["seconds"] for d in documents.values())
         commits = list(dict.fromkeys(d["commit"] for d in documents.values()))
         head = _head(commits, is_changed, words, logs, seconds)
@@ -156,6 +163,7 @@ def _head(
         f"one core each, {seconds / 60:,.0f} minutes in all; {os.cpu_count()} cores take one task "
         f"each at a time ({platform.machine()}, Python {platform.python_version()}).",
         f"Logs are those of {logs}. Intervals are of 1,000 bootstraps over users.",
+        *(["", LOOKED_AT] if logs == SHARED else []),
     ]
 
 

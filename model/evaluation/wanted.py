@@ -56,9 +56,7 @@ def _window(task: str, log: str, ndcg: float, new: float, tried: str = "") -> li
     what, group = f"{log}, NDCG@10 new to the user", "new to the user"
     return [
         Wanted([task], f"{log}, NDCG@10", "all: model: NDCG@10", ndcg, tried=_OTHER_PROFILES),
-        Wanted(
-            [task], what, f"{group}: model: NDCG@10", new, tried=tried or _OTHER_PROFILES
-        ),
+        Wanted([task], what, f"{group}: model: NDCG@10", new, tried=tried or _OTHER_PROFILES),
     ]
 
 
