@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
 from msgspec import Struct
 
@@ -17,7 +17,7 @@ from stream_app.control import Erase, Place, Receipt, decode_receipt, encode
 from stream_app.dead_letters import Letter, place_of, user_of
 from stream_app.errors import WorkerError
 from stream_app.events import Source
-from stream_app.lane.reading import read_records
+from stream_app.lane.reading import plain_consumer, read_records
 from stream_app.letter_topic import read_letter_topic
 from stream_app.partitioner import partition_for
 from stream_app.settings import Settings
@@ -170,7 +170,7 @@ def _receipt(
 ) -> Receipt:
     began = time.monotonic()
     with asking(settings):
-        consumer = KafkaConsumer(**settings.kafka_python(), group_id=None, enable_auto_commit=False)
+        consumer = plain_consumer(settings)
         try:
             tp = TopicPartition(place.topic, place.partition)
             consumer.assign([tp])

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from stream_app import topics
@@ -28,7 +28,7 @@ from stream_app.errors import BrokerError, TopicError, UsageError
 from stream_app.group_offsets import committed, set_offsets
 from stream_app.history_rows import MadeRows
 from stream_app.lane.history_mark import BEGUN, COMPLETE, MARK_KEY, decode_mark, encode_mark
-from stream_app.lane.reading import stream_records
+from stream_app.lane.reading import plain_consumer, stream_records
 from stream_app.producing import ACK_TIMEOUT_S, BATCH_BYTES, LINGER_MS
 from stream_app.settings import Settings
 
@@ -114,7 +114,7 @@ def hold_offsets(settings: Settings) -> None:
     numbers = range(settings.partitions)
     places = [TopicPartition(topic, n) for topic in settings.input_topics for n in numbers]
     with asking(settings):
-        consumer = KafkaConsumer(**settings.kafka_python(), group_id=None, enable_auto_commit=False)
+        consumer = plain_consumer(settings)
         try:
             first = consumer.beginning_offsets([place for place in places if place not in at])
         finally:
@@ -272,7 +272,7 @@ def _mark(settings: Settings, state: int) -> bytes:
 def _ends(settings: Settings, names: tuple[str, ...]) -> dict[str, list[int]]:
     """Per topic, an offset for each partition that is 0 when it never had a record, else above."""
     with asking(settings):
-        consumer = KafkaConsumer(**settings.kafka_python(), group_id=None, enable_auto_commit=False)
+        consumer = plain_consumer(settings)
         try:
             places = [TopicPartition(name, n) for name in names for n in range(settings.partitions)]
             found = consumer.end_offsets(places)

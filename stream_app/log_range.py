@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
-from stream_app.lane.reading import to_the_end
+from stream_app.lane.reading import plain_consumer, to_the_end
 from stream_app.settings import Settings
-
-POLL_MS = 200
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,7 @@ def find_spans(settings: Settings, from_ms: int, to_ms: int | None) -> dict[Topi
     Raises:
         RecoveryError: a partition cannot be read.
     """
-    consumer = KafkaConsumer(
-        **settings.kafka_python(),
-        group_id=None,
-        enable_auto_commit=False,
-        fetch_max_wait_ms=POLL_MS // 2,
-    )
+    consumer = plain_consumer(settings)
     try:
         return {
             place: _span(consumer, place, from_ms, to_ms)

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from stream_app.cloud_events import data_in
 from stream_app.events import Drift, Recommendation
+from stream_app.lane.reading import plain_consumer
 from stream_app.settings import Settings
 
 SHOWN = 12
@@ -63,12 +64,7 @@ class OutputObserver(threading.Thread):
 
     def _read(self) -> None:
         settings = self._settings
-        consumer = KafkaConsumer(
-            **settings.kafka_python(),
-            group_id=None,
-            enable_auto_commit=False,
-            max_poll_records=5000,
-        )
+        consumer = plain_consumer(settings)
         try:
             topics = (settings.drift_topic, settings.recommendations_topic)
             places = [
