@@ -40,23 +40,23 @@ class Wanted:
     tried: str = ""
 
 
-_OTHER_PROFILES = (
-    "profiles of 64 and 128 factors, of the fast and middle rate, regressed on later windows, and "
-    "of first touches or runs in place of steps: none gained on the later slices"
+_PROFILES = (
+    "profiles of 64 and 128 factors, of the faster rates, regressed on windows, and of first "
+    "touches or runs in place of steps: none gains more than 0.001"
 )
-_OTHER_MAPS = (
-    "Platt's map with temperatures, Kull's beta calibration, isotonic-like splines of each user's "
-    "200 highest alone, 10,000 users in place of 2,000: each worse or equal; the horizon after the "
-    "cut-off differs from the one before it, on which the map is fitted"
+_MAPS = (
+    "Platt's map with temperatures, Kull's beta calibration, splines of each user's 200 highest "
+    "alone, 10,000 users in place of 2,000, a growth rate from within the slice: none is better; "
+    "users do more or less in the horizon that comes than in the one on which a map is fitted"
 )
 
 
-def _window(task: str, log: str, ndcg: float, new: float, tried: str = "") -> list[Wanted]:
+def _window(task: str, log: str, ndcg: float, new: float, tried: str = _PROFILES) -> list[Wanted]:
     """NDCG@10 of all categories, and of those that are new to the user."""
     what, group = f"{log}, NDCG@10 new to the user", "new to the user"
     return [
-        Wanted([task], f"{log}, NDCG@10", "all: model: NDCG@10", ndcg, tried=_OTHER_PROFILES),
-        Wanted([task], what, f"{group}: model: NDCG@10", new, tried=tried or _OTHER_PROFILES),
+        Wanted([task], f"{log}, NDCG@10", "all: model: NDCG@10", ndcg, tried=tried),
+        Wanted([task], what, f"{group}: model: NDCG@10", new, tried=tried),
     ]
 
 
@@ -69,6 +69,7 @@ def _probabilities(task: str, log: str) -> list[Wanted]:
             loss.format("model"),
             loss.format("blend"),
             "at most",
+            tried=_MAPS,
         ),
         Wanted(
             [task],
@@ -76,6 +77,7 @@ def _probabilities(task: str, log: str) -> list[Wanted]:
             error.format("ECE of ten highest"),
             error.format("perfect: to"),
             "at most",
+            tried=_MAPS,
         ),
     ]
 
@@ -85,7 +87,15 @@ def _drift(log: str, within_20: float, within_50: float, f1: float) -> list[Want
     return [
         Wanted(tasks, f"{log}, recall within 20 events", "model: recall within 20", within_20),
         Wanted(tasks, "- above chance", "model: recall within 20", "model: chance within 20"),
-        Wanted(tasks, f"{log}, recall within 50 events", "model: recall within 50", within_50),
+        Wanted(
+            tasks,
+            f"{log}, recall within 50 events",
+            "model: recall within 50",
+            within_50,
+            tried="windows of several sizes with one correction, groups of categories chosen from "
+            "the data, sessions beside categories: all are kept; 114 users leave few changes to "
+            "find",
+        ),
         Wanted(tasks, "- above chance", "model: recall within 50", "model: chance within 50"),
         Wanted(tasks, f"{log}, F1", "model: F1", f1),
         Wanted(
@@ -116,13 +126,25 @@ def _lists(task: str, what: str, group: str, tried: str = "", **bounds: float) -
     ]
 
 
+_FLOORS = (
+    "the best floor is of this run's test windows, a different one on each log; with counters that "
+    "are fitted on with the LSTM amazon_beauty gains 0.0025 and tmall2014 loses 0.0012"
+)
 _DRIFT = [f"drift-{log}" for log in ("tmall2014", "amazon_beauty", "taobao_9days")]
 _LATER = "later than 30 minutes"
 
 WANTED: tuple[Wanted, ...] = (
     *_window("window-tmall2014", "tmall2014", 0.203, 0.080),
     *_probabilities("window-tmall2014", "tmall2014"),
-    *_window("window-tmall2014-events-purchase", "tmall2014, purchases", 0.100, 0.023),
+    *_window(
+        "window-tmall2014-events-purchase",
+        "tmall2014, purchases",
+        0.100,
+        0.023,
+        "choosing by new categories alone, which 800 users make a matter of chance; counts in "
+        "which a purchase or favourite weighs 4 to 16 clicks gain 0.001 in all categories a month "
+        "earlier; 1 in 5 purchases is of a category that the user has touched",
+    ),
     *_window("window-amazon_beauty-horizon-90d", "amazon_beauty, 90 days", 0.193, 0.149),
     *_probabilities("window-amazon_beauty-horizon-90d", "amazon_beauty, 90 days"),
     *_window("window-taobao_9days-horizon-2d", "taobao_9days, 2 days", 0.341, 0.132),
@@ -132,14 +154,24 @@ WANTED: tuple[Wanted, ...] = (
         "all logs, gain in NDCG@10 over the best floor, lower end",
         "NDCG@10 over the best floor, all: from",
         0.0,
+        tried=_FLOORS,
     ),
     Wanted(
         [POOLED],
         "all logs, the same of categories new to the user, lower end",
         "NDCG@10 over the best floor, new to the user: from",
         0.0,
+        tried=_FLOORS,
     ),
-    Wanted(["contest-tmall2014"], "tmall2014, contest, micro F1", "model: F1", 0.062),
+    Wanted(
+        ["contest-tmall2014"],
+        "tmall2014, contest, micro F1",
+        "model: F1",
+        0.062,
+        tried="counts in which a purchase or favourite weighs 4 to 16 clicks: F1 within 0.005 of "
+        "plain counts a month earlier; 884 users leave an interval of 0.025, and whether 600 or "
+        "1,900 pairs are named moves plain counts by 0.015",
+    ),
     *_lists(
         "successive-amazon_beauty",
         "amazon_beauty, successive",
