@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import Checkpoint, DriftSettings, renamed
+from model.evaluation.markdown import table_lines
+from model.evaluation.report import Figures
 from model.events import EventType
 from stream_app import topics
 from stream_app.log_records import LogRecord
@@ -82,12 +84,17 @@ def answers(server: Prometheus) -> list[Answer]:
 
 def table(found: Sequence[Answer]) -> str:
     """The answers in Markdown, the first values of each."""
-    lines = ["| panel or rule | expression | samples | values |", "|---|---|---|---|"]
-    for one in found:
-        expression = " ".join(one.expression.split()).replace("|", "\\|")
-        values = ", ".join(f"{value:.4g}" for value in one.values[:4])
-        lines.append(f"| {one.place} | `{expression}` | {len(one.values)} | {values} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [
+            one.place,
+            f"`{' '.join(one.expression.split())}`",
+            str(len(one.values)),
+            ", ".join(f"{value:.4g}" for value in one.values[:4]),
+        ]
+        for one in found
+    ]
+    columns = ["panel or rule", "expression", "samples", "values"]
+    return "\n".join(table_lines(Figures("", columns, rows))) + "\n"
 
 
 def test_every_panel_and_rule_has_data(
