@@ -31,11 +31,13 @@ from model.spline_calibration import KNOTS, PARAMETERS, identity
 from model.state import MAX_ROW_BYTES, RATES, row_dtype
 from model.vocabulary import Vocabulary
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 STEP_MODULES = frozenset(
     ("item", "category", "kind", "query", "gap", "hour", "weekday", "feature", "cell")
 )
 """Parts of the network that move the hidden state; the others only read it."""
+NEAR_TABLES = frozenset(("near_category", "near_item_category"))
+"""Weights of the network that are indices of categories."""
 EVENT_BUCKETS = np.array([3, 6, 11, 31, 101])
 """Of the number of a user's events: where each bucket after the first begins."""
 LOOK_BACK = 8
@@ -357,23 +359,22 @@ def _ranking(values: dict[str, Any]) -> RankingSettings:
 def _network(directory: Path, size: NetworkSize, tensors: dict[str, np.ndarray]) -> InterestLSTM:
     with torch.device("meta"):  # takes no memory: what is stated may be far more than what is there
         network = InterestLSTM(size)
-    near = tensors.get("near_category", np.zeros(0, np.int64))
-    if near.dtype != np.int64 or (
-        near.size and not 0 <= near.min() <= near.max() < size.categories
-    ):
-        raise _damaged(directory, "its weight near_category is out of bounds")
     for name, array in tensors.items():
-        if name == "near_category":
-            continue
-        if array.dtype != np.float32 or not (np.abs(array) <= MAX_NUMBER).all():
+        if name in NEAR_TABLES:
+            bound = size.categories
+            if array.dtype != np.int64 or (
+                array.size and not 0 <= array.min() <= array.max() < bound
+            ):
+                raise _damaged(directory, f"its weight {name} is out of bounds")
+        elif array.dtype != np.float32 or not (np.abs(array) <= MAX_NUMBER).all():
             raise _damaged(directory, f"its weight {name} is out of bounds")
     try:
         weights = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise _damaged(directory, "its weights are not of the sizes it states") from error
-    if not (network.near_share >= 0).all() or not network.near_weight >= 0:
-        raise _damaged(directory, "a neighbour of a category has a negative weight")
+    if not (network.near_share >= 0).all() or not (network.near_item_share >= 0).all():
+        raise _damaged(directory, "what is near a category or an item has a negative share")
     network.eval().requires_grad_(False)
     return network
 

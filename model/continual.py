@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from model.checkpoint import Checkpoint, RankingSettings, build_checkpoint
+from model.checkpoint import NEAR_TABLES, Checkpoint, RankingSettings, build_checkpoint
 from model.counting import (
     Pairs,
     by_user,
@@ -172,11 +172,15 @@ def grown_network(
         "profile_logit": (before.first_category_bucket, after.first_category_bucket),
         "near_category": (before.first_category_bucket, after.first_category_bucket),
         "near_share": (before.first_category_bucket, after.first_category_bucket),
+        "near_item_category": (before.first_item_bucket, after.first_item_bucket),
+        "near_item_share": (before.first_item_bucket, after.first_item_bucket),
     }
     fresh = made.state_dict()
-    near, buckets = weights["near_category"], before.first_category_bucket
-    further = near + after.first_category_bucket - buckets
-    weights["near_category"] = torch.where(near >= buckets, further, near)
+    buckets = before.first_category_bucket
+    for name in NEAR_TABLES:
+        near = weights[name]
+        further = near + after.first_category_bucket - buckets
+        weights[name] = torch.where(near >= buckets, further, near)
     for name, (known, behind) in tables.items():
         table = fresh[name].clone()
         table[:known] = weights[name][:known]

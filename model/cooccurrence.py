@@ -1,6 +1,6 @@
 """What goes with what: how much oftener than by chance categories are touched near each other.
 
-Dimensions: C categories, E pairs, P length of a profile.
+Dimensions: C categories, I items, E pairs, P length of a profile.
 """
 
 from __future__ import annotations
@@ -10,28 +10,37 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from model.counting import TOGETHER_PRIOR, Pairs, together_pairs
+from model.counting import TOGETHER_PRIOR, Pairs, near_categories, together_pairs
 from model.events import EventBatch
 
 RATE_FLOOR = 1e-4
+ITEM_PRIOR = 30.0
+"""Added to what is near an item, which is seen less often than a category."""
 POWER_ITERATIONS = 6
 OVERSAMPLING = 8
 
 
 @dataclass(frozen=True)
 class CoOccurrence:
-    """Pairs of categories that users touch near each other.
+    """Pairs of categories that users touch near each other, and of items and categories.
 
-    pairs  each in both directions; the weight (E,) is the target's share of what is near the source
-    rate   (C,) the share of each category of what is near any
+    pairs       each in both directions; the weight (E,) is the target's share of what is near the
+                source
+    rate        (C,) the share of each category of what is near any
+    item_pairs  the same from items to categories that are not theirs
     """
 
     pairs: Pairs
     rate: np.ndarray
+    item_pairs: Pairs
 
     def neighbours(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k categories nearest to each, and their shares: (C, K) both, 0 = none."""
         return self.pairs.best(len(self.rate), k)
+
+    def item_neighbours(self, items: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k categories nearest to each item, and their shares: (I, K) both, 0 = none."""
+        return self.item_pairs.best(items, k)
 
     @property
     def lift(self) -> np.ndarray:
@@ -69,13 +78,22 @@ class CoOccurrence:
         return source, target
 
 
-def count_together(steps: EventBatch, categories: int) -> CoOccurrence:
-    """Which categories users touch within some steps of each other, and how often.
+def count_together(steps: EventBatch, categories: int, items: int) -> CoOccurrence:
+    """Which categories users touch within some steps of each other, or of an item, and how often.
 
     ``TOGETHER_PRIOR`` is added to what is near a category: a few sightings are no certainty.
     """
     named = steps.take(steps.category > 0)
     pairs = together_pairs(replace(named, item=named.category), categories)
     near = np.bincount(pairs.source, pairs.weight, minlength=categories)  # (C,)
-    share = pairs.weight / (near + TOGETHER_PRIOR)[pairs.source]
-    return CoOccurrence(replace(pairs, weight=share), near / max(float(near.sum()), 1e-9))
+    return CoOccurrence(
+        _shares(pairs, categories, TOGETHER_PRIOR),
+        near / max(float(near.sum()), 1e-9),
+        _shares(near_categories(named, items, categories), items, ITEM_PRIOR),
+    )
+
+
+def _shares(pairs: Pairs, sources: int, prior: float) -> Pairs:
+    """Each target's share of what is near its source."""
+    near = np.bincount(pairs.source, pairs.weight, minlength=sources) + prior
+    return replace(pairs, weight=pairs.weight / near[pairs.source])

@@ -158,7 +158,8 @@ def follow_pairs(named: EventBatch, items: int, horizon_s: int) -> Pairs:
     steps = by_user(named)
     age_s = (steps.time_ms.max(initial=0) - steps.time_ms) / 1000
     weight = np.exp2(-age_s / (FOLLOW_HORIZONS * horizon_s))
-    return _pairs(steps, items, weight, FOLLOW_STEPS, FOLLOW_DECAY, APART)
+    key, weights = _pairs(steps, steps.item, items, weight, FOLLOW_STEPS, FOLLOW_DECAY, APART)
+    return _summed(key, weights, items)
 
 
 def follow_shares(pairs: Pairs, items: int) -> Pairs:
@@ -173,11 +174,31 @@ def together_pairs(named: EventBatch, items: int) -> Pairs:
     Pairs weigh ``TOGETHER_DECAY`` less per step between them, and as much whenever they came.
     """
     steps = by_user(named)
-    one_way = _pairs(steps, items, np.ones(len(steps)), TOGETHER_STEPS, TOGETHER_DECAY)
-    apart = one_way.source != one_way.target
-    one, other = one_way.source[apart], one_way.target[apart]
-    key = np.concatenate((one * items + other, other * items + one))
-    return _summed(key, np.tile(one_way.weight[apart], 2), items)
+    weight = np.ones(len(steps))
+    key, weights = _pairs(steps, steps.item, items, weight, TOGETHER_STEPS, TOGETHER_DECAY)
+    one, other = np.divmod(key, items)
+    apart = one != other
+    key = np.concatenate((key[apart], other[apart] * items + one[apart]))
+    return _summed(key, np.tile(weights[apart], 2), items)
+
+
+def near_categories(named: EventBatch, items: int, categories: int) -> Pairs:
+    """Which other categories users have beside each item, whichever came first: item, category.
+
+    Weighted as in ``together_pairs``.
+    """
+    steps = by_user(named)
+    keys, weights = [], []
+    for way in (steps, steps.take(np.arange(len(steps))[::-1])):
+        weight = np.ones(len(way))
+        found = _pairs(way, way.category, categories, weight, TOGETHER_STEPS, TOGETHER_DECAY)
+        keys.append(found[0])
+        weights.append(found[1])
+    pairs = _summed(np.concatenate(keys), np.concatenate(weights), categories)
+    own = np.zeros(items, np.int64)
+    own[steps.item] = steps.category
+    other = (pairs.source > 0) & (pairs.target != own[pairs.source])
+    return Pairs(pairs.source[other], pairs.target[other], pairs.weight[other])
 
 
 def together_cosines(pairs: Pairs, items: int) -> Pairs:
@@ -197,22 +218,28 @@ def merged(older: Pairs, newer: Pairs, fade: float, items: int, k: int) -> Pairs
 
 def _pairs(
     steps: EventBatch,
-    items: int,
+    target: np.ndarray,
+    size: int,
     weight: np.ndarray,
     distances: int,
     decay: float,
     apart: float = 1.0,
-) -> Pairs:
-    """Items of one user up to so many steps apart, the earlier first; the later step weighs."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """What one user has up to so many steps after each item; the later step weighs.
+
+    target  (N,) of the steps, below ``size``: item * size + target is the key of a pair
+
+    Returns (keys, weights), a pair as often as it is there.
+    """
     item, user = steps.item, steps.user
     keys, weights = [np.zeros(0, np.int64)], [np.zeros(0)]
     for distance in range(1, distances + 1):
         same = np.flatnonzero(user[distance:] == user[:-distance])
         later = same + distance
-        keys.append(item[same] * items + item[later])
+        keys.append(item[same] * size + target[later])
         away = steps.time_ms[later] - steps.time_ms[same] > SESSION_GAP_S * 1000
         weights.append(weight[later] * decay ** (distance - 1) * np.where(away, apart, 1.0))
-    return _summed(np.concatenate(keys), np.concatenate(weights), items)
+    return np.concatenate(keys), np.concatenate(weights)
 
 
 def _summed(key: np.ndarray, weight: np.ndarray, items: int) -> Pairs:

@@ -18,7 +18,13 @@ GAP_BUCKETS = 26
 PROFILE = 32
 """Length of a user's profile, a part of the counts that speaks for other categories."""
 NEAR = 64
-"""Neighbours of each category that are kept, the other part that does."""
+"""Categories that are kept as near to each category, the other part that does."""
+NEAR_ITEM = 16
+"""Categories that are kept as near to each item."""
+NEAR_STEPS = 10
+"""Recent steps that speak so, by category and item; a row holds more, and can do without one."""
+NEAR_DECAY = 0.9
+"""What such a step counts, to the power of how many steps back it lies."""
 HOUR_S = 3600
 DAY_S = 86400
 
@@ -64,8 +70,8 @@ class InterestLSTM(nn.Module):
 
     near_category: Tensor
     near_share: Tensor
-    near_level: Tensor
-    near_weight: Tensor
+    near_item_category: Tensor
+    near_item_share: Tensor
 
     def __init__(self, size: NetworkSize) -> None:
         super().__init__()
@@ -88,14 +94,16 @@ class InterestLSTM(nn.Module):
         self.share_level = nn.Parameter(torch.zeros(RATES))
         self.share_weight = nn.Parameter(torch.zeros(()))
         self.total_weight = nn.Parameter(torch.zeros(RATES))
-        # what the touched categories say of the others, in factors and in neighbours
-        self.profile = nn.Embedding(size.categories, PROFILE)  # see cooccurrence.py
+        # what touched categories and recent steps say of other categories; see cooccurrence.py
+        self.profile = nn.Embedding(size.categories, PROFILE)
         self.profile_logit = nn.Parameter(torch.zeros(size.categories, PROFILE))
-        neighbours = (size.categories, NEAR)
-        self.register_buffer("near_category", torch.zeros(neighbours, dtype=torch.int64))
-        self.register_buffer("near_share", torch.zeros(neighbours))
-        self.register_buffer("near_level", torch.zeros(()))
-        self.register_buffer("near_weight", torch.zeros(()))
+        self.near_level = nn.Parameter(torch.zeros(2))
+        for name, kept in (
+            ("near", (size.categories, NEAR)),
+            ("near_item", (size.items, NEAR_ITEM)),
+        ):
+            self.register_buffer(f"{name}_category", torch.zeros(kept, dtype=torch.int64))
+            self.register_buffer(f"{name}_share", torch.zeros(kept))
         self.interest = nn.Linear(hidden, hidden)
         self.activity = nn.Linear(hidden, 1)
         for table in (self.item, self.category, self.kind, self.query):
@@ -160,31 +168,57 @@ class InterestLSTM(nn.Module):
         """Next-item scores over the whole catalogue against the tied embeddings, (B, I)."""
         return nn.functional.linear(out, self.item.weight, self.item_bias)
 
-    def category_logits(self, out: Tensor, log_counts: Tensor, shares: Tensor) -> Tensor:
+    def category_logits(
+        self, out: Tensor, log_counts: Tensor, shares: Tensor, near: Tensor
+    ) -> Tensor:
         """Logits that a category is touched within the horizon, (B, C), uncalibrated.
 
         log_counts  (B, R, C) log(1 + decayed count) per rate
         shares      (B, R, C) decayed count over the user's total at that rate
+        near        (2, B, C) what is near the recent steps, see ``near``
         """
         counted = torch.einsum("brc,r->bc", log_counts, self.count_weight)
         total = torch.log1p(torch.expm1(log_counts).sum(2)) @ self.total_weight  # (B,)
-        slow = shares[:, -1]  # (B, C)
-        profiled = self.profile_logits(slow @ self.profile.weight)
-        near = torch.zeros_like(slow).index_add(
-            1, self.near_category.ravel(), (slow[:, :, None] * self.near_share).flatten(1)
+        profiled = self.profile_logits(shares[:, -1] @ self.profile.weight)
+        mixed = self.share_logits(
+            self.own_share(shares.transpose(1, 2)) + self.near_share_of(near), self.trend
         )
-        profiled = profiled + self.near_logits(near, self.trend)
-        mixed = self.share_logits(shares.transpose(1, 2), self.trend)
         return self.background_logits(out) + profiled + counted + mixed + total[:, None]
 
-    def share_logits(self, shares: Tensor, trend: Tensor) -> Tensor:
-        """What the user's own shares of categories add to their trend: (..., R), (...) -> (...).
+    def own_share(self, shares: Tensor) -> Tensor:
+        """The user's own shares of categories at all rates as one, (..., R) -> (...)."""
+        return shares @ torch.exp(self.share_level)
+
+    def near(self, recent_category: Tensor, recent_item: Tensor) -> Tensor:
+        """What is near the recent steps, (2, B, C): first by their categories, then by their items.
+
+        recent_category, recent_item  (B, J) of the user's last steps, newest first, 0 = none
+
+        The share that each category has of what users touch near such a step, summed over the
+        steps with a weight that falls by ``NEAR_DECAY`` a step.
+        """
+        weight = NEAR_DECAY ** torch.arange(recent_item.shape[1])
+        found = torch.zeros(2, len(recent_item), self.size.categories)
+        tables = (
+            (recent_category, self.near_category, self.near_share),
+            (recent_item, self.near_item_category, self.near_item_share),
+        )
+        for total, (recent, category, share) in zip(found, tables, strict=True):
+            amount = share[recent] * weight[:, None]  # (B, J, K)
+            total.scatter_add_(1, category[recent].flatten(1), amount.flatten(1))
+        return found
+
+    def near_share_of(self, near: Tensor) -> Tensor:
+        """What is near by categories and by items as one share, (2, ...) -> (...)."""
+        return torch.tensordot(torch.exp(self.near_level), near, 1)
+
+    def share_logits(self, share: Tensor, trend: Tensor) -> Tensor:
+        """What the user's shares of categories add to their trend, in its shape.
 
         Added to the trend as it is (weight 1), it makes log(rate + share): what everybody does and
-        what the user does are mixed as shares, so that where the user has done enough, what
-        everybody does says little.
+        what the user does, or did near by, are mixed as shares, so that where the user has done
+        enough, what everybody does says little.
         """
-        share = shares @ torch.exp(self.share_level)
         return self.share_weight * torch.log1p(share * torch.exp(-trend))
 
     def profile_logits(self, profile: Tensor) -> Tensor:
@@ -194,15 +228,6 @@ class InterestLSTM(nn.Module):
         slowest rate: a factorised table of what goes with what.
         """
         return nn.functional.linear(profile, self.profile_logit)
-
-    def near_logits(self, near: Tensor, trend: Tensor) -> Tensor:
-        """What the neighbours of the touched categories add to the trend, (..., C) both.
-
-        near  the mean of the neighbours' shares, weighted by the shares at the slowest rate. It is
-              mixed with the trend as the user's own share is.
-        """
-        mixed = torch.log(near) + self.near_level - trend
-        return self.near_weight * nn.functional.softplus(mixed)
 
     def background_logits(self, out: Tensor) -> Tensor:
         """The part of the category logits that needs no counts: trend, LSTM, activity, (B, C)."""

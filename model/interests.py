@@ -11,15 +11,13 @@ import numpy as np
 
 from model.blocks import in_blocks
 from model.checkpoint import EVENT_BUCKETS, Checkpoint
-from model.interest_lstm import InterestLSTM
+from model.interest_lstm import NEAR_DECAY, NEAR_STEPS, InterestLSTM
 from model.reliability import GROUP_PAIRS, share_interval
 from model.spline_calibration import calibrated
 from model.state import MAX_COUNT, RECENT, SLOTS, StateBatch
 
-TINY_SHARE = 1e-30
-"""Stands for a share of nothing, which has no logarithm."""
-MAX_NEAR_LOG = 60.0
-"""Its exponential times the largest share of a checkpoint is a float32."""
+MAX_LEVEL = 60.0
+"""How far a level may lie above a trend: its exponential times the largest share is a float32."""
 
 Fields = dict[str, np.ndarray]
 """The row's fields as contiguous arrays of a batch, keyed by field name."""
@@ -153,26 +151,21 @@ def raw_logits(
     row, slot = np.nonzero(rows["slot_category"])  # M slots held
     category, held = rows["slot_category"][row, slot], counts[row, :, slot]  # (M,), (M, rates)
     sums = counts.sum(2)  # (R, rates)
-    count_weight = network.count_weight.detach().numpy()
     share = held / np.maximum(sums, 1e-9)[row]  # (M, rates)
     logits += in_blocks(network.profile_logits, _profiles(len(rows), row, category, share, network))
-    if network.near_weight > 0:
-        logits += _near_logits(len(rows), row, category, share[:, -1], network)
-    trend = network.trend.detach().numpy()[category]
-    part = (np.log1p(held) * count_weight).sum(1)  # (M,)
-    part += _share_logits(share, trend, network)
-    logits[row, category] += part
-    total_weight = network.total_weight.detach().numpy()
-    logits += (np.log1p(sums) * total_weight).sum(1, keepdims=True)
+    # the shares, as multiples of the highest level
+    share_level, near_level = network.share_level.detach(), network.near_level.detach()
+    highest = max(float(share_level.max()), float(near_level.max()))
+    mixed = _near_shares(rows, np.exp(near_level.numpy() - highest), network)
+    mixed[row, category] += share @ np.exp(share_level.numpy() - highest)
+    trend = network.trend.detach().numpy()
+    mixed *= np.exp(np.clip(highest - trend, -MAX_LEVEL, MAX_LEVEL))
+    np.log1p(mixed, out=mixed)
+    mixed *= network.share_weight.detach().numpy()
+    logits += mixed
+    logits[row, category] += np.log1p(held) @ network.count_weight.detach().numpy()
+    logits += (np.log1p(sums) @ network.total_weight.detach().numpy())[:, None]
     return logits
-
-
-def _share_logits(share: np.ndarray, trend: np.ndarray, network: InterestLSTM) -> np.ndarray:
-    """``InterestLSTM.share_logits`` of M slots, (M, rates), (M,) -> (M,), without leaving
-    logarithms, so that no weights overflow."""
-    level = network.share_level.detach().numpy()
-    mixed = np.logaddexp.reduce(np.log(np.maximum(share, TINY_SHARE)) + level, axis=1)
-    return np.asarray(network.share_weight.detach().numpy() * np.logaddexp(0, mixed - trend))
 
 
 def _profiles(
@@ -187,20 +180,28 @@ def _profiles(
     return profiles
 
 
-def _near_logits(
-    count: int, row: np.ndarray, category: np.ndarray, share: np.ndarray, network: InterestLSTM
-) -> np.ndarray:
-    """``InterestLSTM.near_logits`` of R rows from their M slots, (R, C). A trend that is further
-    than e^60 below the neighbours counts as that far."""
-    trend = network.trend.detach().numpy()
-    place = row[:, None] * len(trend) + network.near_category.numpy()[category]  # (M, K)
-    amount = network.near_share.numpy()[category] * share[:, None]
-    near = np.bincount(place.ravel(), amount.ravel(), minlength=count * len(trend))
-    logits = near.astype(np.float32).reshape(count, len(trend))
-    logits *= np.exp(np.minimum(network.near_level.numpy() - trend, MAX_NEAR_LOG))
-    np.log1p(logits, out=logits)
-    logits *= network.near_weight.numpy()
-    return logits
+def _near_shares(rows: StateBatch, weight: np.ndarray, network: InterestLSTM) -> np.ndarray:
+    """``InterestLSTM.near`` of R rows, by categories and by items times their weights (2,) and
+    summed, (R, C) float32."""
+    categories = network.size.categories
+    back = np.arange(NEAR_STEPS)
+    position = (rows["steps"].astype(np.int64)[:, None] - 1 - back) % RECENT
+    tables = (
+        ("recent_category", network.near_category, network.near_share),
+        ("recent_item", network.near_item_category, network.near_item_share),
+    )
+    places, amounts = [], []
+    for (name, near, share), of_kind in zip(tables, weight.tolist(), strict=True):
+        recent = np.take_along_axis(rows[name], position, 1)  # (R, J), newest first
+        row, step = np.nonzero(recent)
+        of = recent[row, step]
+        amount = share.numpy()[of] * (of_kind * NEAR_DECAY ** step[:, None])  # (E, K)
+        places.append((row[:, None] * categories + near.numpy()[of]).ravel())
+        amounts.append(amount.ravel())
+    found = np.bincount(
+        np.concatenate(places), np.concatenate(amounts), minlength=len(rows) * categories
+    )
+    return found.astype(np.float32).reshape(len(rows), categories)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ COUNTER_RATE = 0.05
 COUNTER_RANK_WEIGHT = 100.0
 """Of the listwise part of the counters' loss: beside it the rest sets the level."""
 COUNTERS = ("count_weight", "share_level", "share_weight", "total_weight")
-"""Weights of the counts that speak for other categories: counted, not learned."""
+"""Weights of what a user has done of each category."""
 GRADIENT_NORM = 1.0
 VALIDATION_LANES = 128
 READOUT_ROWS = 512
@@ -132,29 +132,43 @@ def hidden_at(network: InterestLSTM, users: UserSteps, wanted: np.ndarray) -> Te
     return found
 
 
-def count_logits(network: InterestLSTM, counts: Sparse, windows: np.ndarray) -> Tensor:
-    """The counters' part of the category logits, dense (B, C): ``InterestLSTM.category_logits``
-    over the categories that are there."""
-    row, category, count = counts.of(windows)
+def count_logits(
+    network: InterestLSTM, windows: Windows, chosen: np.ndarray, trend: Tensor | None = None
+) -> Tensor:
+    """What counts and recent steps of some windows add to the trend, dense (B, C): the part of
+    ``InterestLSTM.category_logits`` that is neither LSTM nor profile.
+
+    trend  (C,) in place of the network's own
+    """
+    trend = network.trend if trend is None else trend
+    row, category, count = windows.counts.of(chosen)
     seen = torch.from_numpy(count)  # (E, R)
-    total = np.zeros((len(windows), count.shape[1]), np.float32)
+    total = np.zeros((len(chosen), count.shape[1]), np.float32)
     np.add.at(total, row, count)
-    share = seen / torch.from_numpy(np.maximum(total, 1e-9)[row])
-    part = torch.log1p(seen) @ network.count_weight
-    part = part + network.share_logits(share, network.trend[torch.from_numpy(category)])
+    own = network.own_share(seen / torch.from_numpy(np.maximum(total, 1e-9)[row]))  # (E,)
     activity = torch.log1p(torch.from_numpy(total)) @ network.total_weight  # (B,)
-    categories = network.size.categories
-    place = torch.from_numpy(row * categories + category)
-    empty = torch.zeros(len(windows) * categories)
-    own = empty.index_add(0, place, part).view(len(windows), categories)
-    weighted = network.profile(torch.from_numpy(category)) * share[:, -1:]
-    blank = torch.zeros(len(windows), weighted.shape[1])
-    profile = blank.index_add(0, torch.from_numpy(row), weighted)  # (B, P)
-    logits = own + network.profile_logits(profile) + activity[:, None]
-    if network.near_weight > 0:
-        near = near_shares(network.near_category, network.near_share, counts, windows)
-        logits = logits + network.near_logits(near, network.trend)
-    return logits
+    of = torch.from_numpy(category)
+    place = torch.from_numpy(row * len(trend) + category)
+    logits = activity[:, None].expand(-1, len(trend))
+    if network.near_share.any():
+        recent = (windows.recent_category[chosen], windows.recent_item[chosen])
+        near = network.near_share_of(network.near(*map(torch.from_numpy, recent)))  # (B, C)
+        around = network.share_logits(near, trend)
+        logits = logits + around
+        both = own + near.view(-1)[place]
+        part = network.share_logits(both, trend[of]) - around.view(-1)[place]
+    else:
+        part = network.share_logits(own, trend[of])
+    part = part + torch.log1p(seen) @ network.count_weight
+    return logits + torch.zeros(logits.numel()).index_add(0, place, part).view(logits.shape)
+
+
+def profile_logits(network: InterestLSTM, windows: Windows, chosen: np.ndarray) -> Tensor:
+    """``InterestLSTM.profile_logits`` of some windows, (B, C)."""
+    row, category, share = slow_shares(windows.counts, chosen)
+    weighted = network.profile(torch.from_numpy(category)) * torch.from_numpy(share)[:, None]
+    blank = torch.zeros(len(chosen), weighted.shape[1])
+    return network.profile_logits(blank.index_add(0, torch.from_numpy(row), weighted))
 
 
 def slow_shares(counts: Sparse, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -164,21 +178,6 @@ def slow_shares(counts: Sparse, windows: np.ndarray) -> tuple[np.ndarray, np.nda
     total = np.zeros(len(windows), np.float32)
     np.add.at(total, row, slow)
     return row, category, slow / np.maximum(total, 1e-9)[row]
-
-
-def near_shares(
-    neighbour: Tensor, neighbour_share: Tensor, counts: Sparse, windows: np.ndarray
-) -> Tensor:
-    """What ``InterestLSTM.near_logits`` reads of windows (B, C), from the neighbours (C, K) of each
-    category and their shares."""
-    row, category, slow = slow_shares(counts, windows)
-    share = torch.from_numpy(slow)
-    touched = torch.from_numpy(category)
-    categories = len(neighbour)
-    place = torch.from_numpy(row)[:, None] * categories + neighbour[touched]
-    amount = neighbour_share[touched] * share[:, None]  # (E, K)
-    near = torch.zeros(len(windows) * categories).index_add(0, place.ravel(), amount.ravel())
-    return near.view(len(windows), categories)
 
 
 def window_loss(logits: Tensor, labels: Sparse, windows: np.ndarray, rank_weight: float) -> Tensor:
@@ -227,7 +226,8 @@ def fit_counters(
         network.share_weight.fill_(1.0)
         network.total_weight.zero_()
         network.profile_logit.zero_()
-        network.near_weight.zero_()
+        network.near_share.zero_()
+        network.near_item_share.zero_()
     if len(windows) == 0:
         return
     counters = [getattr(network, name) for name in COUNTERS]
@@ -246,7 +246,7 @@ def fit_counters(
     rates = [COUNTER_RATE, trend_rate]
     for step in range(settings.counter_steps):
         chosen = random.choice(len(windows), min(COUNTER_BATCH, len(windows)), replace=False)
-        logits = network.trend + count_logits(network, windows.counts, chosen)
+        logits = network.trend + count_logits(network, windows, chosen)
         loss = window_loss(logits, windows.labels, chosen, COUNTER_RANK_WEIGHT)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -286,7 +286,7 @@ class Validation:
                 h = hidden[np.searchsorted(wanted, at_step)]
                 out = readout(network, h, self.users, at_step)
                 logits = network.background_logits(out)
-                logits = logits + count_logits(network, self.windows.counts, part)
+                logits = logits + count_logits(network, self.windows, part)
                 loss = window_loss(logits, self.windows.labels, part, settings.rank_weight)
                 window += float(loss) * len(part)
         return item_loss / max(len(self.steps), 1), window / max(len(self.windows), 1)
@@ -416,7 +416,7 @@ def _chunk_loss(
     if len(at):
         chosen = window_of[flat[at]]
         read = _dropped(readout(network, hidden[at], users, flat[at]), settings)
-        logits = network.background_logits(read) + count_logits(network, windows.counts, chosen)
+        logits = network.background_logits(read) + count_logits(network, windows, chosen)
         loss = loss + settings.window_weight * window_loss(
             logits, windows.labels, chosen, settings.rank_weight
         )

@@ -3,7 +3,8 @@
 1. the log before the cut-off, its vocabulary and its horizon
 2. how steps are counted and counters fitted, by what they give on all but the last slice
 3. the network on all but the last slice, early stopping on that slice
-4. how much of the LSTM's interest to keep on top of the counters, by the same slice
+4. how counters, LSTM, and what touched categories and recent steps say of others are combined, by
+   the same slice
 5. calibration, intervals and fusion weights, by that slice, on rows that the transition makes
 6. statistics and counters on the whole log; the network again where ``refit`` says so; the drift
    threshold
@@ -31,7 +32,7 @@ from model.checkpoint import (
     Statistics,
     build_checkpoint,
 )
-from model.cooccurrence import count_together
+from model.cooccurrence import CoOccurrence, count_together
 from model.counting import by_user, count_statistics
 from model.errors import EventLogError
 from model.event_log import EventLog
@@ -289,12 +290,13 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
     windows = _windows(early, m.late_s, m, config, random)
     _fit_counters(network, windows, early, m, learning, random, progress)
     validation = _validation(whole, held_steps, m, random)
-    together = count_together(early_batch, m.vocabulary.categories)
-    profile = tuning.choose_profile(network, together, windows, validation.windows)
     start = validation.loss(network, learning)
     kept = fit_network(network, early, windows, learning, random, validation, progress)
     best = validation.loss(network, learning)
-    share = tuning.choose_interest_share(network, validation)
+    together = _together(early_batch, m)
+    combination = tuning.fit_combination(network, together, validation, random, progress)
+    tuning.combine(network, combination)
+    tuning.set_tables(network, together, combination.profile, windows)
     early_statistics = _counted(early_batch, m)
     draft = _checkpoint(network, early_statistics, m, config)
     progress("tuning", 0, 3)
@@ -307,18 +309,17 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
 
     progress("tuning", 1, 3)
     windows = _windows(whole, m.end_s, m, config, random)
-    together = count_together(m.batch, m.vocabulary.categories)
     if config.refit:
         network = _network(m.vocabulary, config)
         steps = max(1, round(kept * len(whole) / max(len(early), 1)))
         _fit_counters(network, windows, whole, m, learning, random, progress)
-        tuning.set_profile(network, together, profile, windows)
         again = replace(learning, max_steps=steps)
         fit_network(network, whole, windows, again, random, None, progress)
-        tuning.scale_interest(network, share)
-    elif share == 0:  # the counters of what came before the later slice have nobody to go with
+        tuning.combine(network, combination)
+    elif combination.lstm == 0:  # the trend of what came before the later slice goes with nobody
         _fit_counters(network, windows, whole, m, learning, random, progress)
-    tuning.set_profile(network, together, profile, windows)
+        tuning.combine(network, combination)
+    tuning.set_tables(network, _together(m.batch, m), combination.profile, windows)
     statistics = _counted(m.batch, m)
     statistics = replace(
         statistics,
@@ -338,10 +339,10 @@ def _train(log: EventLog, config: TrainingConfig, progress: Progress, source: st
         "next-item cross-entropy, after": best[0],
         "window loss, counters alone": start[1],
         "window loss, with the LSTM": best[1],
-        "share of the LSTM's interest kept": share,
+        "share of the LSTM's interest kept": combination.lstm,
         "updates kept": float(kept),
-        "weight of the profile": profile.weight,
-        "weight of the neighbours": profile.near_weight,
+        "weight of the profile": combination.profile,
+        "scale of the trend": combination.trend_scale,
         "users added to each category": m.counting.smoothing,
         "learning rate of the trend": m.counting.trend_rate,
         "next-item NDCG@10 of the lists": ndcg,
@@ -408,6 +409,10 @@ def untrained_checkpoint(log: EventLog, config: TrainingConfig) -> Checkpoint:
         network = _network(m.vocabulary, replace(config, hidden=UNTRAINED_HIDDEN))
         statistics = _counted(m.batch, m)
         return _checkpoint(network, statistics, m, config)
+
+
+def _together(batch: EventBatch, m: _Material) -> CoOccurrence:
+    return count_together(batch, m.vocabulary.categories, m.vocabulary.items)
 
 
 def _counted(batch: EventBatch, m: _Material) -> Statistics:

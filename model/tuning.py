@@ -1,4 +1,5 @@
-"""What a later slice of the log decides: profile, shares, calibration, intervals, fusion weights.
+"""What a later slice of the log decides: how the parts of an interest are combined, calibration,
+intervals, fusion weights.
 
 Rows come from ``transition``, so what is chosen here holds for the rows that the lane makes.
 Dimensions: R rows, C categories.
@@ -6,9 +7,9 @@ Dimensions: R rows, C categories.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,13 +20,15 @@ from model.cooccurrence import CoOccurrence
 from model.events import EventBatch, Source
 from model.fusion import fit_ranking
 from model.held_lists import HeldLists
-from model.interest_lstm import NEAR, PROFILE, InterestLSTM
+from model.interest_lstm import NEAR, NEAR_ITEM, PROFILE, InterestLSTM
 from model.learning import (
+    COUNTER_RANK_WEIGHT,
+    COUNTERS,
     Progress,
     Validation,
     count_logits,
     hidden_at,
-    near_shares,
+    profile_logits,
     readout,
     slow_shares,
     window_loss,
@@ -41,11 +44,16 @@ MAX_STEPS = 4096
 MAX_USERS = 2000
 READ_TOGETHER = 512
 NEVER = 1_000_000
-SHARES = (0.25, 0.5, 0.75, 1.0)
-LEVELS = (-1.0, 0.0, 1.0, 2.0)
-PROFILE_WEIGHTS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
-NEAR_LEVELS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
-NEAR_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+COMBINATION_STEPS = 150
+COMBINATION_RATE = 0.05
+COMBINATION_CELLS = 1_000_000
+"""Pairs of window and category that one step of its fit looks at."""
+FIRST_SHARE = 0.3
+"""Of profile and LSTM, where the fit starts."""
+SILENT = -60.0
+"""A level of a share that adds nothing to any."""
+PROFILE_LEVEL = 0.0
+"""See ``CoOccurrence.factors``."""
 MEAN_WINDOWS = 2000
 """The mean profile is that of so many windows, at most."""
 LEVEL_STEPS = 6
@@ -54,45 +62,142 @@ BUCKET_ROWS = 100
 """A map of its own needs so many rows."""
 
 
-def scale_interest(network: InterestLSTM, share: float) -> None:
-    """Keeps a share of what the LSTM adds to the category logits."""
-    with torch.no_grad():
-        for layer in (network.interest, network.activity):
-            layer.weight.mul_(share)
-            layer.bias.mul_(share)
+@dataclass(frozen=True)
+class Combination:
+    """How the parts of the category logits are combined; as it stands, LSTM and counters alone.
+
+    trend_scale, trend_shift  what the trend is multiplied by, and then raised by
+    profile, lstm             what these parts are multiplied by, from 0 (no say)
+    weights                   name -> weights of the counters, and levels of what is near
+    """
+
+    trend_scale: float = 1.0
+    trend_shift: float = 0.0
+    profile: float = 0.0
+    lstm: float = 1.0
+    weights: Mapping[str, torch.Tensor] = field(
+        default_factory=lambda: {"near_level": torch.full((2,), SILENT)}
+    )
 
 
-def choose_interest_share(network: InterestLSTM, validation: Validation) -> float:
-    """The share of the LSTM's interest that helps most, which the network then has.
+def fit_combination(
+    network: InterestLSTM,
+    together: CoOccurrence,
+    validation: Validation,
+    random: np.random.Generator,
+    progress: Progress,
+) -> Combination:
+    """The combination that later windows speak for; the network is left as it is.
 
-    Help is what ``merits`` gain relative to the counters and the profile alone, which a share of 0
-    leaves.
+    Some dozen numbers are fitted to thousands of windows that come after all that was counted and
+    learned, as those are that a checkpoint is asked about: once with what is near recent steps and
+    once without, of which the one stays that has the better ``merits``.
     """
     windows = validation.windows
     if len(windows.labels.category) == 0:
-        return 1.0
+        return Combination()
     with torch.inference_mode():
         hidden = hidden_at(network, validation.users, windows.step)
         out = readout(network, hidden, validation.users, windows.step)
-        added = network.background_logits(out) - network.trend
-    alone = _without_lstm(network, windows)
-    base = merits(alone, windows)
-    gain = {share: relative_gain(merits(alone + share * added, windows), base) for share in SHARES}
-    best = max(gain, key=gain.__getitem__)
-    best_share = best if gain[best] > 0 else 0.0
-    scale_interest(network, best_share)
-    return best_share
+    network = deepcopy(network).requires_grad_(False)
+    set_tables(network, together, 1.0, windows)
+    rows = np.arange(len(windows))
+    tried, merit = [], []
+    for near in (False, True):
+        found = _fitted(deepcopy(network), windows, out, near, random, progress)
+        combined = deepcopy(network)
+        combine(combined, found)
+        with torch.inference_mode():
+            logits = combined.background_logits(out) + count_logits(combined, windows, rows)
+            logits += found.profile * profile_logits(combined, windows, rows)
+        tried.append(found)
+        merit.append(merits(logits, windows))
+    return tried[1] if relative_gain(merit[1], merit[0]) > 0 else tried[0]
+
+
+def _fitted(
+    network: InterestLSTM,
+    windows: Windows,
+    out: torch.Tensor,
+    near: bool,
+    random: np.random.Generator,
+    progress: Progress,
+) -> Combination:
+    """The combination with the least loss; the network's weights are those that are fitted.
+
+    out   (M, H) what the heads of the LSTM read at the windows
+    near  whether what is near recent steps has a say
+    """
+    scale, shift, profile, lstm = (torch.tensor(x) for x in (1.0, 0.0, FIRST_SHARE, FIRST_SHARE))
+    network.near_level.fill_(0.0 if near else SILENT)
+    weights = {name: getattr(network, name) for name in (*COUNTERS, "near_level")}
+    learned = [scale, shift, profile, lstm, *weights.values()][: None if near else -1]
+    for weight in learned:
+        weight.requires_grad_(True)
+    optimiser = torch.optim.Adam(learned, lr=COMBINATION_RATE)
+    batch = min(len(windows), max(COMBINATION_CELLS // network.size.categories, 64))
+    for step in range(COMBINATION_STEPS):
+        chosen = random.choice(len(windows), batch, replace=False)
+        trend = scale * network.trend + shift
+        logits = trend + count_logits(network, windows, chosen, trend)
+        logits = logits + profile * profile_logits(network, windows, chosen)
+        logits = logits + lstm * (network.background_logits(out[chosen]) - network.trend)
+        loss = window_loss(logits, windows.labels, chosen, COUNTER_RANK_WEIGHT)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.param_groups[0]["lr"] = COMBINATION_RATE * (1 - step / COMBINATION_STEPS)
+        optimiser.step()
+        with torch.no_grad():
+            profile.clamp_(min=0.0)
+            lstm.clamp_(min=0.0)
+        progress("combination", near * COMBINATION_STEPS + step + 1, 2 * COMBINATION_STEPS)
+    return Combination(
+        scale.item(),
+        shift.item(),
+        profile.item(),
+        lstm.item(),
+        {name: weight.detach() for name, weight in weights.items()},
+    )
+
+
+def combine(network: InterestLSTM, combination: Combination) -> None:
+    """Writes the combination into a network whose counters and LSTM are fitted."""
+    with torch.no_grad():
+        network.trend.mul_(combination.trend_scale).add_(combination.trend_shift)
+        for name, weight in combination.weights.items():
+            getattr(network, name).copy_(weight)
+        for layer in (network.interest, network.activity):
+            layer.weight.mul_(combination.lstm)
+            layer.bias.mul_(combination.lstm)
+
+
+def set_tables(
+    network: InterestLSTM, together: CoOccurrence, profile: float, windows: Windows
+) -> None:
+    """Writes what is near what, and factors that are centred on some of the windows.
+
+    profile  what the profile counts in the logits
+    """
+    source, target = _factors(together, windows)
+    root = np.float32(np.sqrt(profile))
+    size = network.size
+    tables = {
+        "near": together.neighbours(NEAR),
+        "near_item": together.item_neighbours(size.items, NEAR_ITEM),
+    }
+    with torch.no_grad():
+        network.profile.weight.copy_(torch.from_numpy(source * root))
+        network.profile_logit.copy_(torch.from_numpy(target * root))
+        for name, (category, share) in tables.items():
+            network.get_buffer(f"{name}_category").copy_(torch.from_numpy(category))
+            network.get_buffer(f"{name}_share").copy_(torch.from_numpy(share))
 
 
 def window_merits(network: InterestLSTM, windows: Windows) -> tuple[float, float]:
-    """``merits`` of counters and profile alone."""
-    return merits(_without_lstm(network, windows), windows)
-
-
-def _without_lstm(network: InterestLSTM, windows: Windows) -> torch.Tensor:
-    """Logits of counters and profile alone, (M, C)."""
+    """``merits`` of trend and counters alone."""
     with torch.inference_mode():
-        return network.trend + count_logits(network, windows.counts, np.arange(len(windows)))
+        logits = network.trend + count_logits(network, windows, np.arange(len(windows)))
+    return merits(logits, windows)
 
 
 def merits(logits: torch.Tensor, windows: Windows) -> tuple[float, float]:
@@ -137,99 +242,10 @@ def _mean_ndcg(score: np.ndarray, label: np.ndarray) -> float:
     return float(found[~np.isnan(found)].mean()) if label.any() else 0.0
 
 
-@dataclass(frozen=True)
-class ProfileChoice:
-    """How much the touched categories say of the others.
-
-    level        see ``CoOccurrence.factors``
-    weight       what their mean counts in the logits, 0 for nothing
-    near_level   see ``InterestLSTM.near_logits``
-    near_weight  what the neighbours count, 0 for nothing
-    """
-
-    level: float = 0.0
-    weight: float = 0.0
-    near_level: float = 0.0
-    near_weight: float = 0.0
-
-
-def set_profile(
-    network: InterestLSTM, together: CoOccurrence, choice: ProfileChoice, windows: Windows
-) -> None:
-    """Writes factors, centred on some of the windows, and neighbours into the network."""
-    source, target = _factors(together, choice.level, windows)
-    root = np.float32(np.sqrt(choice.weight))
-    category, share = _neighbours(together)
-    if choice.near_weight == 0:
-        category, share = torch.zeros_like(category), torch.zeros_like(share)
-    with torch.no_grad():
-        network.profile.weight.copy_(torch.from_numpy(source * root))
-        network.profile_logit.copy_(torch.from_numpy(target * root))
-        network.near_category.copy_(category)
-        network.near_share.copy_(share)
-        network.near_level.fill_(choice.near_level)
-        network.near_weight.fill_(choice.near_weight)
-
-
-def choose_profile(
-    network: InterestLSTM, together: CoOccurrence, windows: Windows, later: Windows
-) -> ProfileChoice:
-    """The choice that helps the counters most on later windows, which the network then has: the
-    better of factors and neighbours first, then the other where it adds to that. The network is as
-    ``fit_counters`` leaves it."""
-    chosen, rows = ProfileChoice(), np.arange(len(later))
-    logits = _without_lstm(network, later)
-    near = near_shares(*_neighbours(together), later.counts, rows)
-    said = {}
-    for level in LEVELS:
-        source, target = _factors(together, level, windows)
-        said[level] = torch.from_numpy(_profiles(source, later, rows) @ target.T)
-    while len(later):
-        base, best, best_logits = merits(logits, later), 0.0, logits
-        for tried, added in _tried(network, chosen, said, near):
-            gain = relative_gain(merits(logits + added, later), base)
-            if gain > best:
-                best, best_choice, best_logits = gain, tried, logits + added
-        if best == 0:
-            break
-        chosen, logits = best_choice, best_logits
-    set_profile(network, together, chosen, windows)
-    return chosen
-
-
-def _tried(
-    network: InterestLSTM,
-    chosen: ProfileChoice,
-    said: dict[float, torch.Tensor],
-    near: torch.Tensor,
-) -> Iterator[tuple[ProfileChoice, torch.Tensor]]:
-    """Each way to add to the choice what it has not got, and what that adds to the logits.
-
-    said  what the factors of each level say; near  what ``near_shares`` gives
-    """
-    if chosen.weight == 0:
-        for level, weight in product(LEVELS, PROFILE_WEIGHTS):
-            yield replace(chosen, level=level, weight=weight), weight * said[level]
-    if chosen.near_weight == 0:
-        for level, weight in product(NEAR_LEVELS, NEAR_WEIGHTS):
-            network.near_level.fill_(level)
-            network.near_weight.fill_(weight)
-            with torch.inference_mode():
-                added = network.near_logits(near, network.trend)
-            yield replace(chosen, near_level=level, near_weight=weight), added
-
-
-def _neighbours(together: CoOccurrence) -> tuple[torch.Tensor, torch.Tensor]:
-    category, share = together.neighbours(NEAR)
-    return torch.from_numpy(category), torch.from_numpy(share)
-
-
-def _factors(
-    together: CoOccurrence, level: float, windows: Windows
-) -> tuple[np.ndarray, np.ndarray]:
+def _factors(together: CoOccurrence, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     """``CoOccurrence.factors`` by which the mean profile says nothing: what users touch who are
     like all is the trend's to say. The mean is that of some windows that have a count."""
-    source, target = together.factors(level, PROFILE)
+    source, target = together.factors(PROFILE_LEVEL, PROFILE)
     some = np.linspace(0, len(windows) - 1, min(len(windows), MEAN_WINDOWS))
     profiles = _profiles(source, windows, np.unique(some.astype(np.int64)))
     counted = profiles[profiles.any(1)]

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from model.events import SESSION_GAP_S, EventBatch
+from model.interest_lstm import NEAR_STEPS
 from model.state import SLOTS
 
 LOOK_BACK_STEPS = 1024
@@ -54,12 +55,17 @@ class Decay:
 
 @dataclass(frozen=True)
 class Windows:
-    """M windows: ``step`` is the user's last step (index into the sorted steps)."""
+    """M windows: ``step`` is the user's last step (index into the sorted steps).
+
+    recent_category, recent_item  (M, NEAR_STEPS) of the user's last steps, newest first, 0 = none
+    """
 
     step: np.ndarray
     now_s: np.ndarray
     counts: Sparse
     labels: Sparse
+    recent_category: np.ndarray
+    recent_item: np.ndarray
 
     def __len__(self) -> int:
         return len(self.step)
@@ -118,13 +124,19 @@ class UserSteps:
         decay: Decay,
         horizon_s: int,
     ) -> Windows:
-        """Counts at ``now_s`` and labels of the horizon after it, for windows at steps."""
+        """Counts at ``now_s``, labels of the horizon after it and recent steps, at steps."""
         segment = self.segment[step]
         first = np.maximum(self.start[segment], step + 1 - LOOK_BACK_STEPS)
         end = np.searchsorted(self._key, now_s + horizon_s + (segment << 33), side="left")
         counts = self._entries(first, step + 1, now_s, decay)
         labels = self._entries(step + 1, end, now_s, Decay(np.zeros(0)))
-        return Windows(step, now_s, counts, labels)
+        back = step[:, None] - np.arange(NEAR_STEPS)
+        there = back >= self.start[segment][:, None]
+        recent = (
+            np.where(there, column[np.maximum(back, 0)], 0)
+            for column in (self.steps.category, self.steps.item)
+        )
+        return Windows(step, now_s, counts, labels, *recent)
 
     def _entries(
         self,

@@ -102,7 +102,8 @@ def _network(vocabulary: Vocabulary, hidden: int, seed: int) -> InterestLSTM:
         network.count_weight.fill_(0.3)
         network.share_level.fill_(-1.0)
         network.share_weight.fill_(0.7)
-        network.near_category.random_(1, size.categories)
-        network.near_share.uniform_(0.0, 0.02)
-        network.near_weight.fill_(0.5)
+        for near in (network.near_category, network.near_item_category):
+            near.random_(1, size.categories)
+        for share in (network.near_share, network.near_item_share):
+            share[1:].uniform_(0.0, 0.02)
     return network

@@ -29,8 +29,9 @@ ALL = "all parts"
 PARTS: Mapping[str, Sequence[str]] = {
     "no LSTM": ("interest.weight", "interest.bias", "activity.weight", "activity.bias"),
     "no profile": ("profile_logit",),
-    "no neighbours of categories": ("near_weight",),
-    "neither profile nor neighbours": ("profile_logit", "near_weight"),
+    "nothing near the categories of recent steps": ("near_share",),
+    "nothing near the items of recent steps": ("near_item_share",),
+    "neither profile nor anything near": ("profile_logit", "near_share", "near_item_share"),
     "no share of the user's own": ("share_weight",),
     "no counts and no share of the user's own": ("count_weight", "share_weight"),
 }

@@ -86,9 +86,10 @@ def _network(
         network.count_weight.fill_(0.3)
         network.share_level.fill_(-1.0)
         network.share_weight.fill_(0.7)
-        network.near_category.random_(1, categories + 1)
-        network.near_share.uniform_(0.0, 0.02)
-        network.near_weight.fill_(0.5)
+        for near in (network.near_category, network.near_item_category):
+            near.random_(1, categories + 1)
+        for near_share in (network.near_share, network.near_item_share):
+            near_share[1:].uniform_(0.0, 0.02)
         weight = network.item.weight.numpy()
         random.standard_normal(out=weight, dtype=np.float32)
         weight *= SPREAD

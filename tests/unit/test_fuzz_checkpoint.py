@@ -146,7 +146,8 @@ def test_numbers_out_of_bounds_are_refused(part: str, name: str, value: float, h
         ("near_category", 2**40),
         ("near_share", -0.5),
         ("near_share", np.nan),
-        ("near_weight", -0.5),
+        ("near_item_category", -1),
+        ("near_item_share", -0.5),
         ("near_level", 2e4),
     ],
 )
@@ -162,7 +163,7 @@ def test_the_largest_weights_give_a_model_that_runs(value: float, home: Path) ->
     names = ("category.weight", "interest.weight", "feature.weight", "cell.weight_hh", "trend")
     names = (*names, "share_level", "share_weight", "near_level")
     if value > 0:
-        names = (*names, "near_share", "near_weight")
+        names = (*names, "near_share", "near_item_share")
     for name in names:
         tensors[name][...] = value
         assert feed_checkpoint({FILES[2]: save(tensors)}, home)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from model.blocks import BLOCK_SIZES, in_blocks, padded_size
-from model.interest_lstm import InterestLSTM, NetworkSize, gap_bucket
+from model.interest_lstm import NEAR_DECAY, InterestLSTM, NetworkSize, gap_bucket
 from tests.checkpoints import tiny_checkpoint
 
 
@@ -74,26 +74,34 @@ def test_gap_buckets_are_powers_of_two() -> None:
 def test_shares_are_mixed_with_everybodys_rates() -> None:
     network = InterestLSTM(NetworkSize(items=10, categories=5))
     rates, trend = len(network.share_level), torch.tensor([-4.0, -0.5, -1.0])
-    shares = torch.rand(3, rates)
+    shares, near = torch.rand(3, rates), torch.tensor([[0.3, 0.05, 0.0], [0.0, 0.2, 0.0]])
     with torch.no_grad():
         network.share_weight.fill_(1.0)
         network.share_level.copy_(torch.linspace(-1.0, 1.0, rates))
-        mixed = trend + network.share_logits(shares, trend)
-        untouched = network.share_logits(torch.zeros(3, rates), trend)
-        wanted = torch.log(trend.exp() + shares @ network.share_level.exp())
-    torch.testing.assert_close(mixed, wanted)
+        network.near_level.copy_(torch.tensor([0.4, -0.6]))
+        share = network.own_share(shares) + network.near_share_of(near)
+        mixed = trend + network.share_logits(share, trend)
+        untouched = network.share_logits(torch.zeros(3), trend)
+    wanted = trend.exp() + shares @ network.share_level.detach().exp()
+    wanted += np.exp(0.4) * near[0] + np.exp(-0.6) * near[1]
+    torch.testing.assert_close(mixed, torch.log(wanted))
     assert (untouched == 0).all()
 
 
-def test_neighbours_are_mixed_with_everybodys_rates() -> None:
-    network = InterestLSTM(NetworkSize(items=10, categories=5))
-    near, trend = torch.tensor([0.3, 0.05, 0.0]), torch.tensor([-4.0, -0.5, -1.0])
-    with torch.no_grad():
-        network.near_weight.fill_(1.0)
-        network.near_level.fill_(0.4)
-        mixed = trend + network.near_logits(near, trend)
-    torch.testing.assert_close(mixed, torch.log(trend.exp() + near * np.exp(0.4)))
-    assert mixed[2] == trend[2]
+def test_near_is_what_stands_beside_recent_steps() -> None:
+    """By the newest step whole, by those before it ever less; places that are empty say nothing."""
+    network = InterestLSTM(NetworkSize(items=4, categories=5))
+    network.near_category[1, :2] = torch.tensor([2, 3])
+    network.near_share[1, :2] = torch.tensor([0.5, 0.25])
+    network.near_category[4, 0], network.near_share[4, 0] = 3, 0.1
+    network.near_item_category[2, 0], network.near_item_share[2, 0] = 4, 0.3
+    found = network.near(torch.tensor([[1, 0, 4], [0, 0, 0]]), torch.tensor([[0, 2, 2], [0, 0, 0]]))
+    assert found.shape == (2, 2, 5)
+    second, third = NEAR_DECAY, NEAR_DECAY**2
+    expected = torch.zeros(2, 2, 5)
+    expected[0, 0] = torch.tensor([0, 0, 0.5, 0.25 + 0.1 * third, 0])
+    expected[1, 0, 4] = 0.3 * (second + third)
+    torch.testing.assert_close(found, expected)
 
 
 def test_what_is_counted_gets_no_gradient() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.evaluation.diversity import miscalibration
+from model.interest_lstm import NEAR_STEPS
 from model.interests import (
     category_logits,
     category_probabilities,
@@ -26,7 +27,7 @@ from model.ranking import (
     rank,
     recent_items,
 )
-from model.state import StateBatch
+from model.state import RECENT, StateBatch
 from tests.checkpoints import tiny_checkpoint
 from tests.event_batches import clicks, random_log, run
 
@@ -205,11 +206,15 @@ def test_probabilities_equal_the_networks_dense_readout(
         held = row["slot_category"] > 0
         dense[r][:, row["slot_category"][held]] = counts[r][:, held]
     share = dense / np.maximum(dense.sum(2, keepdims=True), 1e-9)
+    newest = (rows["steps"].astype(np.int64)[:, None] - 1 - np.arange(NEAR_STEPS)) % RECENT
+    names = ("recent_category", "recent_item")
+    recent = [np.take_along_axis(rows[name], newest, 1).astype(np.int64) for name in names]
     with torch.inference_mode():
         logits = checkpoint.network.category_logits(
             torch.from_numpy(hidden_readout(rows, checkpoint)),
             torch.from_numpy(np.log1p(dense)),
             torch.from_numpy(share),
+            checkpoint.network.near(*map(torch.from_numpy, recent)),
         ).numpy()
     wanted = 1 / (1 + np.exp(-logits.astype(float)))
     np.testing.assert_allclose(mine[:, 1:], wanted[:, 1:], atol=1e-4)

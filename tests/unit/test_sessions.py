@@ -225,3 +225,5 @@ def test_neighbours_of_categories_stay_the_same_when_categories_come() -> None:
     assert np.array_equal(made.near_category.numpy()[same], same[old.near_category.numpy()])
     assert torch.equal(made.near_share[torch.from_numpy(same)], old.near_share)
     assert not made.near_share[known:behind].any()
+    assert np.array_equal(made.near_item_category.numpy(), same[old.near_item_category.numpy()])
+    assert torch.equal(made.near_item_share, old.near_item_share)

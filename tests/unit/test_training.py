@@ -38,6 +38,7 @@ from model.learning import (
     hidden_at,
     lane_chunks,
     next_items,
+    profile_logits,
     readout,
     step_input,
 )
@@ -148,7 +149,13 @@ def test_refit_and_a_sampled_softmax_train_too(log: EventLog, cutoff_ms: int) ->
         cutoff_ms=cutoff_ms,
     )
     assert all(bool(torch.isfinite(p).all()) for p in result.checkpoint.network.parameters())
-    assert {what for what, *_ in calls} == {"counters", "network", "ranking", "tuning"}
+    assert {what for what, *_ in calls} == {
+        "counters",
+        "network",
+        "combination",
+        "ranking",
+        "tuning",
+    }
     assert all(0 <= done <= total for _, done, total in calls)
 
 
@@ -372,7 +379,9 @@ def test_training_and_rows_see_the_same_interests(
         hidden = hidden_at(checkpoint.network, users, np.sort(windows.step))
         out = readout(checkpoint.network, hidden, users, windows.step)
         logits = checkpoint.network.background_logits(out)
-        logits = logits + count_logits(checkpoint.network, windows.counts, np.arange(len(windows)))
+        rows = np.arange(len(windows))
+        logits = logits + count_logits(checkpoint.network, windows, rows)
+        logits = logits + profile_logits(checkpoint.network, windows, rows)
     before = steps.take(steps.time_ms < cutoff_s * 1000)
     rows, _ = transition(new_rows(50, size.hidden), before, Source(), checkpoint)
     rows = rows[users.steps.user[windows.step]]
@@ -499,7 +508,7 @@ def test_training_leaves_threads_and_the_random_state_alone(log: EventLog) -> No
 
 
 def _plain(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without calibration, its LSTM, profile and neighbours with a say."""
+    """The checkpoint without calibration, its LSTM, profile and what is near with a say."""
     network = InterestLSTM(checkpoint.network.size)
     network.load_state_dict(checkpoint.network.state_dict())
     with torch.no_grad():
@@ -507,9 +516,13 @@ def _plain(checkpoint: Checkpoint) -> Checkpoint:
         network.activity.weight.normal_(std=0.3)
         network.profile.weight.normal_(std=0.5)
         network.profile_logit.normal_(std=0.5)
-        network.near_category.random_(network.size.categories)
-        network.near_share.uniform_(0.0, 0.05)
-        network.near_weight.fill_(0.7)
+        for of, share in (
+            (network.near_category, network.near_share),
+            (network.near_item_category, network.near_item_share),
+        ):
+            of.random_(network.size.categories)
+            share[1:].uniform_(0.0, 0.05)
+        network.near_level.copy_(torch.tensor([-0.5, 0.3]))
     network.requires_grad_(False)
     statistics = replace(checkpoint.statistics, calibration=identity(6))
     return replace(checkpoint, network=network, statistics=statistics)
