@@ -44,9 +44,11 @@ DECIDES = (
 """Pathspecs of what figures depend on: not how they are collected, compared and shown."""
 LOOKED_AT = (
     "Every number that a model or a baseline has is chosen on events before the cut-off. The forms "
-    "of the model are not untouched by these logs: those of profile, neighbours and calibration "
-    "were compared on the last cut-offs (of amazon_beauty also on the first, and on three earlier "
-    "ones that are not below), and a weight for the last item alone on the lists below."
+    "of the model are not untouched by these logs: those of profile and calibration were compared "
+    "on the last cut-offs (of amazon_beauty also on the first), and a weight for the last item "
+    "alone on the lists below. How the parts of an interest are combined was compared on windows "
+    "before all of those below: three of amazon_beauty, one of 15 days of tmall2014, one of a day "
+    "of taobao_9days."
 )
 console = Console(stderr=True)
 
