@@ -103,9 +103,8 @@ def main() -> None:
     folder = HERE / "partial" if asked.quick else HERE.parent
     folder.mkdir(exist_ok=True)
     for table in tables:
-        lines += [f"## {table.title}", "", *table_lines(table)]
-    text = "\n".join(lines)
-    (folder / "ABLATION.md").write_text(text + "\n", "utf-8")
+        lines += [f"## {table.title}", "", *table_lines(table), ""]
+    (folder / "ABLATION.md").write_text("\n".join(lines), "utf-8")
 
 
 def ablation(
