@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from model.counting import TOGETHER_PRIOR, Pairs, near_categories, together_pairs
+from model.counting import TOGETHER_PRIOR, Pairs, near_categories, shares, together_pairs
 from model.events import EventBatch
 
 RATE_FLOOR = 1e-4
@@ -87,13 +87,7 @@ def count_together(steps: EventBatch, categories: int, items: int) -> CoOccurren
     pairs = together_pairs(replace(named, item=named.category), categories)
     near = np.bincount(pairs.source, pairs.weight, minlength=categories)  # (C,)
     return CoOccurrence(
-        _shares(pairs, categories, TOGETHER_PRIOR),
+        shares(pairs, categories, TOGETHER_PRIOR),
         near / max(float(near.sum()), 1e-9),
-        _shares(near_categories(named, items, categories), items, ITEM_PRIOR),
+        shares(near_categories(named, items, categories), items, ITEM_PRIOR),
     )
-
-
-def _shares(pairs: Pairs, sources: int, prior: float) -> Pairs:
-    """Each target's share of what is near its source."""
-    near = np.bincount(pairs.source, pairs.weight, minlength=sources) + prior
-    return replace(pairs, weight=pairs.weight / near[pairs.source])

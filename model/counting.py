@@ -164,8 +164,13 @@ def follow_pairs(named: EventBatch, items: int, horizon_s: int) -> Pairs:
 
 def follow_shares(pairs: Pairs, items: int) -> Pairs:
     """Each pair's share of what came after its source."""
-    followed = np.bincount(pairs.source, pairs.weight, minlength=items) + PRIOR_WEIGHT
-    return replace(pairs, weight=pairs.weight / followed[pairs.source])
+    return shares(pairs, items, PRIOR_WEIGHT)
+
+
+def shares(pairs: Pairs, sources: int, prior: float) -> Pairs:
+    """Each pair's share of all that its source has, and of ``prior`` besides."""
+    total = np.bincount(pairs.source, pairs.weight, minlength=sources) + prior
+    return replace(pairs, weight=pairs.weight / total[pairs.source])
 
 
 def together_pairs(named: EventBatch, items: int) -> Pairs:
